@@ -1,0 +1,326 @@
+//! Step 3: sets one value after the other, by the rows of the table, and checks what goes together.
+
+use std::rc::Rc;
+
+use super::expand::{Meaning, expand};
+use super::keys::{self, Kind, Section};
+use super::links::{self, Linked};
+use super::report::Report;
+use super::text::{Block, Document, Entry};
+use super::words::name_fault;
+use super::{Config, Daemon, HookCommand, Program, ProgramKind, ProgramReady, Reload};
+use crate::limits::PROGRAM_COUNT_MAX;
+use crate::time::Millis;
+
+/// `start_timeout` where something is waited for and nothing is said.
+const START_TIMEOUT: Millis = Millis::from_secs(60);
+
+/// A section while its keys are being set: the result, and what becomes a part of it only when all
+/// keys are known.
+#[derive(Default)]
+pub(super) struct Draft {
+    pub(super) daemon: Daemon,
+    pub(super) program: Program,
+    pub(super) numprocs: u32,
+    pub(super) numprocs_start: u32,
+    pub(super) after: Vec<String>,
+    pub(super) requires: Vec<String>,
+    pub(super) ready: Option<ReadyWord>,
+    pub(super) ready_check: Vec<String>,
+    pub(super) ready_check_interval: Millis,
+    pub(super) ready_check_timeout: Millis,
+    pub(super) start_timeout: Option<Option<Millis>>,
+    pub(super) killasgroup: Option<bool>,
+    pub(super) stop_command: Vec<String>,
+    pub(super) stop_command_timeout: Millis,
+    pub(super) reload: Option<Reload>,
+    pub(super) reload_timeout: Millis,
+    pub(super) on_start: Vec<String>,
+    pub(super) on_start_timeout: Millis,
+    pub(super) on_stop: Vec<String>,
+    pub(super) on_stop_timeout: Millis,
+    pub(super) on_failure: Vec<String>,
+    pub(super) on_failure_timeout: Millis,
+}
+
+/// `ready` as it is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum ReadyWord {
+    Uptime,
+    Notify,
+    Descriptor(i32),
+    PidFile,
+    Check,
+}
+
+impl Draft {
+    /// With all defaults.
+    fn with_defaults() -> Draft {
+        let mut draft = Draft::default();
+        for key in keys::GROUPS.iter().flat_map(|group| group.keys) {
+            if let Some(text) = key.default_text() {
+                // That every default is right is tested with the table.
+                let _ = key.set(&mut draft, text);
+            }
+        }
+        draft
+    }
+}
+
+/// The configuration that the document says; with errors in the report it is not complete.
+pub(super) fn assemble(document: Document) -> (Config, Report) {
+    let Document { blocks, mut report, incomplete, .. } = document;
+    let mut config = Config { daemon: Draft::with_defaults().daemon, programs: Vec::new() };
+    let mut linked: Vec<Linked> = Vec::new();
+    for block in &blocks {
+        match block.section {
+            Section::Daemon => {
+                let mut draft = Draft::with_defaults();
+                fill(&mut draft, block, &mut report, &mut |name| Meaning::Nothing(unknown(name, "")));
+                config.daemon = draft.daemon;
+            }
+            Section::Program => processes(block, &mut linked, &mut report),
+            Section::Include => {}
+        }
+    }
+    if linked.is_empty() && report.error_count() == 0 {
+        report.warning(super::Place::default(), "has no [program:NAME] section: nothing will run".into());
+    }
+    config.programs = links::link(linked, incomplete, &mut report).into_iter().map(Rc::new).collect();
+    (config, report)
+}
+
+fn unknown(name: &str, also: &str) -> String {
+    format!("holds the unknown name %({name}); known are {also}here, host_node_name and ENV_NAME")
+}
+
+/// What `%(name)s` is in one process.
+fn meaning(name: &str, section: &str, number: u32, count: u32) -> Meaning {
+    match name {
+        "program_name" | "group_name" => Meaning::Text(section.into()),
+        "process_num" => Meaning::Number(number),
+        "numprocs" => Meaning::Number(count),
+        _ => Meaning::Nothing(unknown(name, "program_name, process_num, numprocs, group_name, ")),
+    }
+}
+
+/// Sets all keys of a section; every one that is wrong is an error.
+fn fill(draft: &mut Draft, block: &Block, report: &mut Report, meaning: &mut dyn FnMut(&str) -> Meaning) {
+    for entry in &block.entries {
+        if let Err((value, why)) = set(draft, entry, meaning) {
+            report.error(entry.place, || keys::sentence(entry.key, &value, &why));
+        }
+    }
+}
+
+fn set(
+    draft: &mut Draft,
+    entry: &Entry,
+    meaning: &mut dyn FnMut(&str) -> Meaning,
+) -> Result<(), (String, String)> {
+    if entry.damaged {
+        return Ok(());
+    }
+    let key = entry.key;
+    let value = expand(&entry.value, false, meaning).map_err(|why| (entry.value.clone(), why))?;
+    if value.is_empty() && !key.kind.may_be_empty() {
+        return Err((value, format!("has no value; write for example {}", key.example())));
+    }
+    key.set(draft, &value).map_err(|why| (value, why))
+}
+
+/// Every process of a `[program:NAME]`.
+fn processes(block: &Block, linked: &mut Vec<Linked>, report: &mut Report) {
+    // How many there are is needed before anything is expanded; what is wrong is reported below.
+    let mut first = Draft::with_defaults();
+    for entry in [block.entry("numprocs"), block.entry("numprocs_start")].into_iter().flatten() {
+        let _ = set(&mut first, entry, &mut |name| meaning(name, &block.name, 0, 1));
+    }
+    let (mut count, start) = (first.numprocs, first.numprocs_start);
+    let full = linked.len() + count as usize > PROGRAM_COUNT_MAX;
+    if full {
+        if linked.len() <= PROGRAM_COUNT_MAX {
+            report.error(block.place, || {
+                format!("more than {PROGRAM_COUNT_MAX} programs; this section has the first too many")
+            });
+        }
+        // Its values are still checked, once, and the sum stays above the limit.
+        count = 1;
+    }
+    for entry in block.entries.iter().filter(|entry| matches!(entry.key.kind, Kind::NoEffect)) {
+        report.warning(entry.place, format!("{} has no effect here", entry.key.name()));
+    }
+    let errors_before = report.error_count();
+    for index in 0..count {
+        let number = start + index;
+        let mut draft = Draft::with_defaults();
+        fill(&mut draft, block, report, &mut |name| meaning(name, &block.name, number, first.numprocs));
+        draft.numprocs = first.numprocs;
+        let process = finish(draft, block, number, report);
+        unique(&process, linked, report);
+        linked.push(process);
+        // The same errors again for each process would help nobody.
+        if report.error_count() > errors_before {
+            break;
+        }
+    }
+    if full {
+        while linked.len() <= PROGRAM_COUNT_MAX {
+            linked.push(Linked::default());
+        }
+    }
+}
+
+fn unique(process: &Linked, linked: &[Linked], report: &mut Report) {
+    let program = &process.program;
+    let Some(other) = linked.iter().find(|other| other.program.name == program.name) else { return };
+    let place = process.name_place;
+    let first = report.refer(other.name_place, place);
+    report.error(place, || {
+        format!("the program name \"{}\" is used twice; the first is in {first}", program.name)
+    });
+}
+
+/// The program, once all keys of its section are set.
+fn finish(mut draft: Draft, block: &Block, number: u32, report: &mut Report) -> Linked {
+    check(&draft, block, report);
+    name(&mut draft, block, number, report);
+    let ready = ready_word(&draft, block);
+    let mut program = draft.program;
+    program.section = block.name.clone();
+    program.place = block.place;
+    program.killasgroup = draft.killasgroup.unwrap_or(program.stopasgroup);
+    program.stop_command = hook(draft.stop_command, draft.stop_command_timeout);
+    program.on_start = hook(draft.on_start, draft.on_start_timeout);
+    program.on_stop = hook(draft.on_stop, draft.on_stop_timeout);
+    program.on_failure = hook(draft.on_failure, draft.on_failure_timeout);
+    program.reload = match draft.reload {
+        Some(Reload::Command(hook)) => {
+            Some(Reload::Command(HookCommand { timeout: draft.reload_timeout, ..hook }))
+        }
+        signal => signal,
+    };
+    program.start_timeout = match (draft.start_timeout, program.kind, ready) {
+        (Some(timeout), _, _) => timeout,
+        (None, ProgramKind::Forking, _) => Some(START_TIMEOUT),
+        (None, ProgramKind::Oneshot, _) | (None, _, ReadyWord::Uptime) => None,
+        (None, ..) => Some(START_TIMEOUT),
+    };
+    program.ready = match ready {
+        ReadyWord::Uptime => ProgramReady::Uptime,
+        ReadyWord::Notify => ProgramReady::Notify,
+        ReadyWord::Descriptor(number) => ProgramReady::Descriptor(number),
+        ReadyWord::PidFile => ProgramReady::PidFile,
+        ReadyWord::Check => ProgramReady::Check {
+            check: HookCommand { command: draft.ready_check, timeout: draft.ready_check_timeout },
+            interval: draft.ready_check_interval,
+        },
+    };
+    Linked {
+        program,
+        after: (block.place_of("after"), draft.after),
+        requires: (block.place_of("requires"), draft.requires),
+        name_place: block.place_of("process_name"),
+    }
+}
+
+fn hook(command: Vec<String>, timeout: Millis) -> Option<HookCommand> {
+    if command.is_empty() { None } else { Some(HookCommand { command, timeout }) }
+}
+
+/// `ready`, or its default by type.
+fn ready_word(draft: &Draft, block: &Block) -> ReadyWord {
+    draft.ready.unwrap_or(match draft.program.kind {
+        ProgramKind::Notify => ReadyWord::Notify,
+        _ if block.entry("ready_check").is_some() => ReadyWord::Check,
+        _ => ReadyWord::Uptime,
+    })
+}
+
+/// The process's name, and whether it can be one.
+fn name(draft: &mut Draft, block: &Block, number: u32, report: &mut Report) {
+    if let Some(entry) = block.entry("process_name") {
+        if draft.numprocs > 1 && !entry.damaged && !entry.value.contains("%(process_num)") {
+            report.error(entry.place, || {
+                "process_name must contain %(process_num) where numprocs is above 1; \
+                 write for example %(program_name)s_%(process_num)02d"
+                    .into()
+            });
+        }
+        return;
+    }
+    draft.program.name = block.name.clone();
+    if draft.numprocs > 1 {
+        draft.program.name = format!("{}_{number:02}", block.name);
+        if let Some(fault) = name_fault(&draft.program.name) {
+            report.error(block.place, || format!("the program name \"{}\" {fault}", draft.program.name));
+        }
+    }
+}
+
+/// What two keys say together.
+fn check(draft: &Draft, block: &Block, report: &mut Report) {
+    let program = &draft.program;
+    let has = |key: &str| block.entry(key).is_some();
+    let mut wrong = |when: bool, key: &str, message: &str| {
+        if when {
+            report.error(block.place_of(key), || message.into());
+        }
+    };
+    wrong(
+        !has("command"),
+        "command",
+        "the section has no command; write for example command = /usr/bin/pump --port 3",
+    );
+    wrong(
+        program.stopasgroup && draft.killasgroup == Some(false),
+        "killasgroup",
+        "killasgroup = false cannot go with stopasgroup = true; remove killasgroup",
+    );
+    let ready = ready_word(draft, block);
+    wrong(
+        ready == ReadyWord::Check && !has("ready_check"),
+        "ready",
+        "ready = check needs a ready_check; add the command",
+    );
+    wrong(
+        ready == ReadyWord::PidFile && !has("pidfile"),
+        "ready",
+        "ready = pidfile needs a pidfile; add its path",
+    );
+    let fd = matches!(ready, ReadyWord::Descriptor(_));
+    wrong(
+        fd && program.kind == ProgramKind::Forking,
+        "ready",
+        "ready = fd cannot go with type = forking, which closes its descriptors; use pidfile or check",
+    );
+    let asked = if draft.ready.is_some() { "ready" } else { "ready_check" };
+    wrong(
+        program.kind == ProgramKind::Oneshot && has(asked),
+        asked,
+        "type = oneshot is ready when it has ended; remove ready and ready_check",
+    );
+    wrong(
+        program.kind == ProgramKind::Notify && (ready != ReadyWord::Notify || has("ready_check")),
+        if ready == ReadyWord::Notify { "ready_check" } else { "ready" },
+        "type = notify is ready when it says so; use type = simple for another way",
+    );
+    wrong(
+        draft.ready.is_some_and(|word| word != ReadyWord::Check)
+            && has("ready_check")
+            && program.kind != ProgramKind::Notify,
+        "ready_check",
+        "ready_check is not used with this ready; write ready = check or remove one of them",
+    );
+    if program.restart_delay > program.restart_delay_max {
+        let text = |key: &'static str| {
+            let default = keys::find(Section::Program, key).map_or("", |key| key.default());
+            block.entry(key).map_or(default, |entry| &entry.value)
+        };
+        let key = if has("restart_delay_max") { "restart_delay_max" } else { "restart_delay" };
+        report.error(block.place_of(key), || {
+            let (delay, max) = (text("restart_delay"), text("restart_delay_max"));
+            format!("restart_delay = {delay} is longer than restart_delay_max = {max}; raise the maximum or lower the delay")
+        });
+    }
+}

@@ -1,0 +1,75 @@
+//! What `multusctl help` prints, from the table.
+
+use super::keys::{self, GROUPS, Key, Section};
+use super::nearest::nearest;
+
+/// Help for one key, or (with none) the list of all; none: there is no such key.
+pub fn key_help(name: Option<&str>) -> Option<String> {
+    let Some(name) = name else { return Some(list()) };
+    let (section, key) = keys::find_anywhere(&name.to_ascii_lowercase())?;
+    Some(one(section, key))
+}
+
+/// The key that was probably meant.
+pub fn nearest_key(name: &str) -> Option<&'static str> {
+    nearest(name, GROUPS.iter().flat_map(|group| group.keys).map(|key| key.name()))
+}
+
+/// Whether the key may be changed from the web page; none: there is no such key.
+pub fn web_editable(name: &str) -> Option<bool> {
+    Some(keys::find_anywhere(name)?.1.web)
+}
+
+/// One line per key, by section.
+fn list() -> String {
+    let mut out = String::new();
+    for group in &GROUPS {
+        if !out.is_empty() {
+            out.push('\n');
+        }
+        for text in [group.section.header(), "  ", group.title, "\n"] {
+            out.push_str(text);
+        }
+        for key in group.keys {
+            out.push_str("  ");
+            out.push_str(key.name());
+            for _ in key.name().len()..24 {
+                out.push(' ');
+            }
+            out.push_str(first_sentence(key.help()));
+            out.push('\n');
+        }
+    }
+    out
+}
+
+/// The first sentence, without its full stop.
+fn first_sentence(help: &str) -> &str {
+    let end = help.find(". ").map_or(help.len(), |at| at + 1);
+    help[..end].trim_end_matches('.')
+}
+
+fn one(section: Section, key: &Key) -> String {
+    let mut out = format!("{} in {}\n\n{}\n\n", key.name(), section.header(), key.help());
+    for (title, text) in facts(key) {
+        out.push_str(&format!("  {title:<9} {text}\n"));
+    }
+    out
+}
+
+/// What there is to know besides the sentences.
+pub(super) fn facts(key: &Key) -> Vec<(&'static str, String)> {
+    let mut facts = vec![("Value:", key.kind.noun())];
+    let range = key.kind.range();
+    if !range.is_empty() {
+        facts.push(("Range:", range));
+    }
+    facts.push(("Default:", key.default().trim_matches(['(', ')']).into()));
+    for (title, example) in ["Example:", "or:"].into_iter().zip(key.example().split(" or ")) {
+        facts.push((title, format!("{} = {example}", key.name())));
+    }
+    if key.restart {
+        facts.push(("Change:", "restarts the program".into()));
+    }
+    facts
+}

@@ -1,0 +1,112 @@
+//! READS TEXT. Bytes in, tables or "file:line: what was read, what would be right" out. Knows no
+//! child, no process and no file system: whoever calls hands over bytes and names.
+//!
+//! Four steps, one file each, so that every error of every step is reported at once:
+//!
+//! 1. `text` cuts bytes into sections, keys and values, and replaces what depends on the machine
+//!    (`%(ENV_X)s`, `%(here)s`, `%(host_node_name)s`). From here on nothing but text is needed.
+//! 2. `canonical` prints that as one text, the copy that is kept as "last good".
+//! 3. `assemble` sets one value after the other by the rows of `keys` and checks what goes
+//!    together.
+//! 4. `links` turns names of other programs into indexes and finds cycles.
+//!
+//! Everything said about a key anywhere (help, sample file, manual) is made from its row.
+#![forbid(unsafe_code)]
+
+mod assemble;
+mod canonical;
+mod compare;
+mod document;
+mod expand;
+mod help;
+mod keys;
+mod links;
+mod nearest;
+mod process_keys;
+mod program;
+mod program_keys;
+mod report;
+mod text;
+mod value;
+mod words;
+
+pub use compare::{Changes, compare, same};
+pub use document::{man_page, reference_markdown, sample};
+pub use help::{key_help, nearest_key, web_editable};
+pub use nearest::nearest;
+pub use program::*;
+pub use report::{Error, Errors};
+pub use value::read_duration;
+
+use crate::limits::CONFIG_BYTES_MAX;
+
+/// Files by name, in the order read; index 0 is the main file. [`Place::file`] indexes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// Paths as they were asked for.
+    pub names: Vec<String>,
+}
+
+/// What reading a configuration needs from the machine, handed in so that this room stays pure.
+pub trait Files {
+    /// Reads one file fully, or says in a sentence why not.
+    fn read(&mut self, path: &str) -> Result<Vec<u8>, String>;
+    /// Paths that match a pattern, sorted; a missing directory is just empty.
+    fn glob(&mut self, pattern: &str) -> Vec<String>;
+    /// The machine's name, for `%(host_node_name)s`.
+    fn host_name(&mut self) -> String;
+    /// A variable of the daemon's own environment, for `%(ENV_X)s`.
+    fn env(&mut self, name: &str) -> Option<String>;
+}
+
+/// A configuration without errors.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loaded {
+    /// What it says.
+    pub config: Config,
+    /// The files it came from.
+    pub sources: Sources,
+    /// What is accepted and yet probably not meant.
+    pub warnings: Vec<Error>,
+    /// The same as one self-contained text: includes merged, nothing left that depends on the
+    /// machine, defaults not printed. [`load_text`] makes an equal [`Config`] of it, but for places.
+    pub canonical: String,
+}
+
+/// Reads the file at `path` and what it includes.
+pub fn load(files: &mut dyn Files, path: &str) -> Result<Loaded, Errors> {
+    let document = text::read(files, path);
+    let canonical = canonical::print(&document.blocks);
+    let (config, mut report) = assemble::assemble(document);
+    if canonical.len() > CONFIG_BYTES_MAX {
+        report.error(Place::default(), || {
+            format!("the configuration is larger than {CONFIG_BYTES_MAX} bytes when everything is expanded")
+        });
+    }
+    let (sources, warnings) = report.finish()?;
+    Ok(Loaded { config, sources, warnings, canonical })
+}
+
+/// Reads a text that stands for itself, as [`Loaded::canonical`] does: nothing can be included and
+/// no environment is there.
+pub fn load_text(text: &str) -> Result<Loaded, Errors> {
+    load(&mut OneText(text), "text")
+}
+
+/// The machine as [`load_text`] sees it: one file.
+struct OneText<'a>(&'a str);
+
+impl Files for OneText<'_> {
+    fn read(&mut self, _path: &str) -> Result<Vec<u8>, String> {
+        Ok(self.0.as_bytes().to_vec())
+    }
+    fn glob(&mut self, _pattern: &str) -> Vec<String> {
+        Vec::new()
+    }
+    fn host_name(&mut self) -> String {
+        "localhost".into()
+    }
+    fn env(&mut self, _name: &str) -> Option<String> {
+        None
+    }
+}

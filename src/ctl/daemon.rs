@@ -1,0 +1,274 @@
+//! A conversation with the daemon: one request, one reply, one deadline. Turns trouble on the way
+//! into sentences and exit codes.
+
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+
+use super::{Call, Exit, Failure, fail, nearest, words};
+use crate::limits::{PACKET_BYTES_MAX, PROGRAM_COUNT_MAX};
+use crate::protocol::{self, DaemonStatus, Event, ProgramStatus, Refusal, Reply, Request};
+use crate::sys::clock::now;
+use crate::sys::control_client::{Client, Trouble};
+use crate::sys::terminal::{Interrupts, Woken};
+use crate::time::{Instant, Millis};
+
+/// How long one exchange may take. The daemon answers within a wake-up, some milliseconds; a busy
+/// board with a slow card still answers within this, and a person waits no longer.
+const TIMEOUT: Millis = Millis(10_000);
+
+/// How long `--wait` waits: longer than the usual stop time of a program with its kill.
+const WAIT_TIMEOUT: Millis = Millis(60_000);
+
+/// A connection to the daemon.
+pub struct Daemon {
+    path: PathBuf,
+    client: Client,
+    timeout: Millis,
+    deadline: Instant,
+    buffer: Vec<u8>,
+}
+
+impl Daemon {
+    /// Connects to the daemon the call means. All of the command has to happen in its time.
+    pub fn connect(call: &Call) -> Result<Daemon, Failure> {
+        let path = call.run_dir.join("control");
+        let timeout = call.timeout.unwrap_or(if call.wait { WAIT_TIMEOUT } else { TIMEOUT });
+        let deadline = now() + timeout;
+        match Client::connect(&path, deadline) {
+            Ok(client) => Ok(Daemon { path, client, timeout, deadline, buffer: vec![0; PACKET_BYTES_MAX] }),
+            Err(trouble) => Err(trouble_with(&path, timeout, trouble)),
+        }
+    }
+
+    /// A second connection, which from now on only receives events. Returns when the daemon has
+    /// taken the subscription: no event of an order given after that can be missed.
+    pub fn subscribe(call: &Call) -> Result<Daemon, Failure> {
+        let mut news = Daemon::connect(call)?;
+        match news.ask(&Request::Subscribe)? {
+            Reply::Done { .. } => Ok(news),
+            Reply::Refused { why, text } => Err(refused(why, &text)),
+            _ => Err(not_understood()),
+        }
+    }
+
+    /// When all has to be over.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Begins the time anew: for commands that have no end.
+    pub fn renew(&mut self) {
+        self.deadline = now() + self.timeout;
+    }
+
+    /// Waits for events, the user or the time.
+    pub fn wait(&self, interrupts: &Interrupts, until: Instant) -> Result<Woken, Failure> {
+        interrupts.wait(&self.client, until).map_err(|trouble| self.trouble(trouble))
+    }
+
+    /// Asks, and waits for the reply.
+    pub fn ask(&mut self, request: &Request) -> Result<Reply, Failure> {
+        let packet = protocol::encode(request, &mut self.buffer).ok_or_else(not_understood)?;
+        self.client.send(packet, self.deadline).map_err(|trouble| self.trouble(trouble))?;
+        self.receive(self.deadline)
+    }
+
+    fn receive(&mut self, deadline: Instant) -> Result<Reply, Failure> {
+        match self.client.receive(&mut self.buffer, deadline) {
+            Ok(packet) => protocol::decode(packet).ok_or_else(not_understood),
+            Err(trouble) => Err(self.trouble(trouble)),
+        }
+    }
+
+    /// Events of a subscription, as many as came in one packet; none when the time has come.
+    pub fn events(
+        &mut self,
+        until: Instant,
+    ) -> Result<heapless::Vec<Event, { protocol::EVENT_PAGE_COUNT }>, Failure> {
+        let packet = match self.client.receive(&mut self.buffer, until) {
+            Err(Trouble::TimedOut) => return Ok(heapless::Vec::new()),
+            Ok(packet) => packet,
+            Err(trouble) => return Err(self.trouble(trouble)),
+        };
+        match protocol::decode(packet) {
+            Some(Reply::Events { events }) => Ok(events),
+            Some(Reply::Refused { why, text }) => Err(refused(why, &text)),
+            _ => Err(not_understood()),
+        }
+    }
+
+    /// Waits until the daemon has closed the connection.
+    pub fn ended(&mut self) -> Result<(), Failure> {
+        loop {
+            match self.client.receive(&mut self.buffer, self.deadline) {
+                Ok(_) => {}
+                Err(Trouble::Closed) => return Ok(()),
+                Err(trouble) => return Err(self.trouble(trouble)),
+            }
+        }
+    }
+
+    /// The daemon itself.
+    pub fn about(&mut self) -> Result<DaemonStatus, Failure> {
+        match self.ask(&Request::Daemon)? {
+            Reply::Daemon(status) => Ok(status),
+            Reply::Refused { why, text } => Err(refused(why, &text)),
+            _ => Err(not_understood()),
+        }
+    }
+
+    /// All programs.
+    pub fn programs(&mut self) -> Result<Vec<ProgramStatus>, Failure> {
+        let mut all = Vec::new();
+        let mut from = 0;
+        loop {
+            match self.ask(&Request::Status { from })? {
+                Reply::Status { programs, next } => {
+                    all.extend(programs);
+                    match next {
+                        // Onwards only: whatever the other end says, this loop ends.
+                        Some(next) if next > from && all.len() <= PROGRAM_COUNT_MAX => from = next,
+                        _ => return Ok(all),
+                    }
+                }
+                Reply::Refused { why, text } => return Err(refused(why, &text)),
+                _ => return Err(not_understood()),
+            }
+        }
+    }
+
+    /// A long text behind the last reply; empty where there is none.
+    pub fn page(&mut self) -> Result<String, Failure> {
+        let mut all = String::new();
+        let mut from = 0;
+        while let Reply::Page { text, next } = self.ask(&Request::Page { from })? {
+            all += &text;
+            match next {
+                Some(next) if next > from => from = next,
+                _ => break,
+            }
+        }
+        Ok(all)
+    }
+
+    /// The programs that words mean: names, patterns and `all`, each once, in the table's order
+    /// for patterns. All of them, or a failure that names the first unknown one.
+    pub fn named(&mut self, words: &[String]) -> Result<Vec<ProgramStatus>, Failure> {
+        let programs = self.programs()?;
+        let mut named: Vec<ProgramStatus> = Vec::new();
+        for word in words {
+            let meant = |program: &&ProgramStatus| word == "all" || matches(word, &program.name);
+            let mut found = programs.iter().filter(meant).peekable();
+            if found.peek().is_none() && word != "all" {
+                let hint = nearest::suggestion(word, programs.iter().map(|program| program.name.as_str()));
+                let what = if word.contains('*') { "no program matches " } else { "no program is called " };
+                return fail(Exit::NoSuchProgram, [what, &words::clean(word), &hint].concat());
+            }
+            for program in found {
+                if !named.iter().any(|known| known.name == program.name) {
+                    named.push(program.clone());
+                }
+            }
+        }
+        Ok(named)
+    }
+
+    fn trouble(&self, trouble: Trouble) -> Failure {
+        trouble_with(&self.path, self.timeout, trouble)
+    }
+
+    /// That something did not happen in time.
+    pub fn timed_out(&self) -> Failure {
+        self.trouble(Trouble::TimedOut)
+    }
+}
+
+/// Whether a name matches a pattern, in which `*` stands for anything.
+fn matches(pattern: &str, name: &str) -> bool {
+    let Some((first, mut pattern)) = pattern.split_once('*') else { return pattern == name };
+    let Some(mut name) = name.strip_prefix(first) else { return false };
+    while let Some((piece, rest)) = pattern.split_once('*') {
+        let Some(at) = name.find(piece) else { return false };
+        name = &name[at + piece.len()..];
+        pattern = rest;
+    }
+    name.ends_with(pattern)
+}
+
+fn trouble_with(path: &Path, timeout: Millis, trouble: Trouble) -> Failure {
+    let path = path.to_string_lossy();
+    let (exit, text) = match trouble {
+        Trouble::NoDaemon(errno) => {
+            let why =
+                [" (", &errno_text(errno), "). Is it running? Another instance: --run-dir DIR"].concat();
+            (Exit::NoDaemon, ["no multusd answers at ", &path, &why].concat())
+        }
+        Trouble::NotAllowed(errno) => (Exit::Refused, [&*path, ": ", &errno_text(errno)].concat()),
+        Trouble::TimedOut => (Exit::TimedOut, ["timed out after ", &words::duration(timeout)].concat()),
+        Trouble::Closed => (Exit::NoDaemon, "multusd closed the connection".to_string()),
+        Trouble::Failed(errno) => (Exit::Failed, [&*path, ": ", &errno_text(errno)].concat()),
+    };
+    Failure { exit, text }
+}
+
+/// The C library's sentence; std appends the number, which helps nobody here.
+fn errno_text(errno: Errno) -> String {
+    let mut text = std::io::Error::from_raw_os_error(errno as i32).to_string();
+    text.truncate(text.find(" (os error").unwrap_or(text.len()));
+    text
+}
+
+/// A refusal: the daemon's own words, and the code for its kind.
+pub fn refused(why: Refusal, text: &str) -> Failure {
+    let (exit, usual) = match why {
+        Refusal::NotAllowed => (Exit::Refused, "not allowed"),
+        Refusal::BadRequest => (Exit::Refused, "multusd does not know this request"),
+        Refusal::NoSuchProgram => (Exit::NoSuchProgram, "no such program"),
+        Refusal::NotRunning => (Exit::NotRunning, "not running"),
+        Refusal::Failed => (Exit::Failed, "failed"),
+        Refusal::BadConfig => (Exit::Failed, "the configuration has errors"),
+    };
+    Failure { exit, text: if text.is_empty() { usual.to_string() } else { words::clean(text) } }
+}
+
+/// That an answer was none.
+pub fn not_understood() -> Failure {
+    Failure {
+        exit: Exit::Failed,
+        text: "the answer of multusd is not understood; is it another version?".to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn a_star_stands_for_anything() {
+        for (pattern, name) in [
+            ("pump", "pump"),
+            ("*", "pump"),
+            ("web_*", "web_1"),
+            ("web_*", "web_"),
+            ("*_1", "web_1"),
+            ("w*b*1", "web_1"),
+            ("**", "x"),
+            ("a*a", "aa"),
+            ("*ab*ab", "abab"),
+        ] {
+            assert!(matches(pattern, name), "{pattern} {name}");
+        }
+        for (pattern, name) in [
+            ("pump", "pump2"),
+            ("web_*", "we"),
+            ("*_1", "web_12"),
+            ("a*a", "a"),
+            ("", "x"),
+            ("*b*b", "ab"),
+            ("ab*ab", "ab"),
+        ] {
+            assert!(!matches(pattern, name), "{pattern} {name}");
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The command line of `multusd` itself, understood by the same means as that of `multusctl`. Here
+//! and not in the daemon, so that the daemon's process never runs a line of it.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::man::DAEMON_OPTIONS;
+use super::table::spelled;
+
+/// What was asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum DaemonCall {
+    /// Supervise.
+    Run {
+        /// The configuration file.
+        config: PathBuf,
+        /// The run directory, where it is not the configuration's.
+        run_dir: Option<PathBuf>,
+    },
+    /// Check this configuration file.
+    Check(String),
+    /// Print this, and that is all.
+    Print(String),
+    /// Nothing that can be understood.
+    Wrong(String),
+}
+
+/// Reads the arguments (without argv[0]). Without `--config`, the first of `paths` that exists is
+/// the configuration, or the last.
+pub fn daemon_call(arguments: impl Iterator<Item = OsString>, paths: &[&str]) -> DaemonCall {
+    read(arguments, paths).unwrap_or_else(|error| {
+        DaemonCall::Wrong([&error.to_string(), "\nTry: multusd --help, or multusctl --help"].concat())
+    })
+}
+
+fn read(arguments: impl Iterator<Item = OsString>, paths: &[&str]) -> Result<DaemonCall, lexopt::Error> {
+    use lexopt::prelude::*;
+    let (mut config, mut run_dir, mut check): (Option<PathBuf>, _, _) = (None, None, false);
+    let mut parser = lexopt::Parser::from_args(arguments);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("config") | Short('c') => config = Some(parser.value()?.into()),
+            Long("run-dir") => run_dir = Some(parser.value()?.into()),
+            Long("check") => check = true,
+            // `multusd --check FILE`, as `multusctl check FILE`.
+            Value(file) if check && config.is_none() => config = Some(file.into()),
+            Long("help") | Short('h') => return Ok(DaemonCall::Print(help())),
+            Long("version") => {
+                return Ok(DaemonCall::Print(["multusd ", env!("CARGO_PKG_VERSION"), "\n"].concat()));
+            }
+            other => return Err(other.unexpected()),
+        }
+    }
+    let usual = || paths.iter().find(|path| Path::new(path).exists()).or(paths.last()).map(PathBuf::from);
+    let config = config.or_else(usual).unwrap_or_default();
+    Ok(match check {
+        true => DaemonCall::Check(config.to_string_lossy().into_owned()),
+        false => DaemonCall::Run { config, run_dir },
+    })
+}
+
+fn help() -> String {
+    let mut text =
+        String::from("multusd: fail-safe supervisor for embedded Linux\n\nusage: multusd [OPTION]…\n\n");
+    for option in DAEMON_OPTIONS {
+        text += &["  ", &spelled(option), "\n      ", option.what, "\n"].concat();
+    }
+    text + "\nmultusctl (or: multusd multusctl) speaks to it; multusctl help KEY explains the configuration.\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(words: &[&str]) -> DaemonCall {
+        daemon_call(words.iter().map(OsString::from), &["/nowhere/a", "/nowhere/b"])
+    }
+
+    #[test]
+    fn every_documented_option_is_understood() {
+        for option in DAEMON_OPTIONS {
+            let long = ["--", option.long].concat();
+            let words = if option.value.is_empty() { vec![long.as_str()] } else { vec![long.as_str(), "x"] };
+            assert!(!matches!(call(&words), DaemonCall::Wrong(_)), "{long}");
+        }
+    }
+
+    #[test]
+    fn check_takes_its_file_either_way() {
+        assert_eq!(call(&["--check", "x"]), DaemonCall::Check("x".into()));
+        assert_eq!(call(&["--check", "--config", "x"]), DaemonCall::Check("x".into()));
+        assert_eq!(call(&["--check"]), DaemonCall::Check("/nowhere/b".into()));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_said() {
+        assert!(matches!(call(&["--daemonize"]), DaemonCall::Wrong(text) if text.contains("--daemonize")));
+        assert!(matches!(call(&["x"]), DaemonCall::Wrong(_)));
+    }
+}

@@ -1,0 +1,133 @@
+//! `--json`: the names and shapes promised to programs, fixed by a golden test. They are written
+//! down here a second time so that the wire may change without them. Nothing is ever left out:
+//! what there is not is null. nanoserde does that, and escapes what has to be.
+
+use nanoserde::SerJson;
+
+use crate::protocol::{DaemonStatus, Event, ProgramStatus};
+
+use super::words;
+
+#[derive(SerJson)]
+#[nserde(serialize_none_as_null)]
+struct Status {
+    version: String,
+    guard_pid: u32,
+    supervisor_pid: u32,
+    uptime_ms: u64,
+    supervisor_restarts: u32,
+    shutdown_in_ms: Option<u64>,
+    config_note: Option<String>,
+    limitations: Vec<String>,
+    programs: Vec<Program>,
+}
+
+#[derive(SerJson)]
+#[nserde(serialize_none_as_null)]
+struct Program {
+    name: String,
+    state: String,
+    pid: Option<u32>,
+    restarts: u32,
+    failures: u32,
+    uptime_ms: Option<u64>,
+    since_ms: u64,
+    next_start_ms: Option<u64>,
+    last_exit: Option<LastExit>,
+    reason: Option<String>,
+    status_text: Option<String>,
+    heartbeat: Option<Heartbeat>,
+    outputs: Vec<Output>,
+}
+
+#[derive(SerJson)]
+#[nserde(serialize_none_as_null)]
+struct LastExit {
+    code: Option<u8>,
+    signal: Option<u8>,
+}
+
+#[derive(SerJson)]
+struct Heartbeat {
+    age_ms: u64,
+    limit_ms: u64,
+}
+
+#[derive(SerJson)]
+#[nserde(serialize_none_as_null)]
+struct Output {
+    name: String,
+    level: Option<String>,
+    safe: bool,
+}
+
+#[derive(SerJson)]
+#[nserde(serialize_none_as_null)]
+struct Change {
+    seq: u64,
+    at_ms: u64,
+    name: Option<String>,
+    from: Option<String>,
+    to: Option<String>,
+    pid: Option<u32>,
+    reason: Option<String>,
+}
+
+/// The daemon and programs, as one object on one line.
+pub fn status(daemon: &DaemonStatus, programs: &[ProgramStatus]) -> String {
+    let status = Status {
+        version: daemon.version.to_string(),
+        guard_pid: daemon.guard_pid,
+        supervisor_pid: daemon.supervisor_pid,
+        uptime_ms: daemon.uptime_ms,
+        supervisor_restarts: daemon.supervisor_restarts,
+        shutdown_in_ms: daemon.shutdown_in_ms,
+        config_note: some(&daemon.config_note),
+        limitations: daemon.limitations.iter().map(|text| text.to_string()).collect(),
+        programs: programs.iter().map(program).collect(),
+    };
+    status.serialize_json() + "\n"
+}
+
+/// One event, as one object on one line.
+pub fn event(event: &Event) -> String {
+    // An event without a program is about the daemon, which has none of the states.
+    let state = |state| (!event.name.is_empty()).then(|| words::state(state).to_string());
+    let change = Change {
+        seq: event.seq,
+        at_ms: event.at_ms,
+        name: some(&event.name),
+        from: state(event.from),
+        to: state(event.to),
+        pid: (event.pid != 0).then_some(event.pid),
+        reason: some(&event.reason),
+    };
+    change.serialize_json() + "\n"
+}
+
+fn some(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_string())
+}
+
+fn program(program: &ProgramStatus) -> Program {
+    Program {
+        name: program.name.to_string(),
+        state: words::state(program.state).to_string(),
+        pid: (program.pid != 0).then_some(program.pid),
+        restarts: program.restarts,
+        failures: program.failures,
+        uptime_ms: (program.pid != 0).then_some(program.uptime_ms),
+        since_ms: program.since_ms,
+        next_start_ms: program.next_start_ms,
+        last_exit: program.last_exit.map(|exit| LastExit { code: exit.code, signal: exit.signal }),
+        reason: some(&program.reason),
+        status_text: some(&program.status_text),
+        heartbeat: program.heartbeat.map(|beat| Heartbeat { age_ms: beat.age_ms, limit_ms: beat.limit_ms }),
+        outputs: program.outputs.iter().map(output).collect(),
+    }
+}
+
+fn output(output: &crate::protocol::Output) -> Output {
+    let level = output.level.map(|high| if high { "high" } else { "low" }.to_string());
+    Output { name: output.name.to_string(), level, safe: output.safe }
+}

@@ -1,0 +1,391 @@
+//! The one table of commands and options. Help, manual pages and shell completion are derived
+//! from it, so a new command is one row here and one function.
+
+use super::{Call, Exit, Outcome, orders, status};
+
+/// What an argument is, for completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// No arguments.
+    Nothing,
+    /// Program names and patterns.
+    Programs,
+    /// Program names, the last argument is a signal.
+    ProgramsAndSignal,
+    /// A file.
+    File,
+    /// A shell's name.
+    Shell,
+    /// A command's name or a configuration key.
+    Key,
+}
+
+/// An option.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Opt {
+    /// Its name, without the dashes.
+    pub long: &'static str,
+    /// What its value is called; empty: it takes none.
+    pub value: &'static str,
+    /// What it does: a phrase that follows the option in a list.
+    pub what: &'static str,
+}
+
+/// A command.
+#[derive(Debug)]
+pub struct Command {
+    /// Its name.
+    pub name: &'static str,
+    /// Its arguments, as they stand in the usage line.
+    pub arguments: &'static str,
+    /// How many it takes.
+    pub count: std::ops::RangeInclusive<usize>,
+    /// What they are.
+    pub takes: Takes,
+    /// Options besides the common ones.
+    pub options: &'static [&'static Opt],
+    /// What it does, in one sentence. Empty: the command is not shown.
+    pub what: &'static str,
+    /// The rest of what there is to say; empty: nothing.
+    pub more: &'static str,
+    /// Does it.
+    pub run: fn(&Call) -> Outcome,
+}
+
+/// Options every command takes.
+pub const COMMON: [&Opt; 4] = [
+    &Opt {
+        long: "run-dir",
+        value: "DIR",
+        what: "talk to the daemon whose run directory is DIR, instead of /run/multusd",
+    },
+    &Opt {
+        long: "timeout",
+        value: "TIME",
+        what: "give up after TIME (such as 500ms, 10s, 5min); 10s, with --wait 60s",
+    },
+    &Opt { long: "help", value: "", what: "show help, of the command if there is one, and exit" },
+    &Opt { long: "version", value: "", what: "show the version and exit" },
+];
+
+const JSON: &Opt = &Opt { long: "json", value: "", what: "write JSON for programs" };
+const WATCH: &Opt = &Opt { long: "watch", value: "", what: "stay and show every change; Ctrl-C ends" };
+const WAIT: &Opt =
+    &Opt { long: "wait", value: "", what: "return when it has happened, not when it is ordered" };
+const DRY_RUN: &Opt = &Opt { long: "dry-run", value: "", what: "only say what would change" };
+const IN: &Opt = &Opt { long: "in", value: "TIME", what: "do it after TIME, such as 5min" };
+const CANCEL: &Opt = &Opt { long: "cancel", value: "", what: "take a pending reboot or poweroff back" };
+
+const NAMES: &str = "NAME...|all";
+
+/// The commands, in the order in which they are shown. Never sorted: what is needed most is first.
+pub const COMMANDS: &[Command] = &[
+    Command {
+        name: "status",
+        arguments: "[NAME...]",
+        count: 0..=usize::MAX,
+        takes: Takes::Programs,
+        options: &[JSON, WATCH],
+        what: "Shows the daemon and every program, or the named programs.",
+        more: "With names it exits with 3 if one of them is in another state than running.",
+        run: status::status,
+    },
+    Command {
+        name: "start",
+        arguments: NAMES,
+        count: 1..=usize::MAX,
+        takes: Takes::Programs,
+        options: &[WAIT],
+        what: "Runs programs and keeps them running.",
+        more: "With --wait it returns when they are running (ready, where they tell).",
+        run: orders::start,
+    },
+    Command {
+        name: "stop",
+        arguments: NAMES,
+        count: 1..=usize::MAX,
+        takes: Takes::Programs,
+        options: &[WAIT],
+        what: "Stops programs; they stay stopped until they are started.",
+        more: "With --wait it returns when nothing of them is left.",
+        run: orders::stop,
+    },
+    Command {
+        name: "restart",
+        arguments: NAMES,
+        count: 1..=usize::MAX,
+        takes: Takes::Programs,
+        options: &[WAIT],
+        what: "Stops programs and starts them again.",
+        more: "With --wait it returns when their new processes are running.",
+        run: orders::restart,
+    },
+    Command {
+        name: "once",
+        arguments: NAMES,
+        count: 1..=usize::MAX,
+        takes: Takes::Programs,
+        options: &[WAIT],
+        what: "Runs programs once, without starting them again when they end.",
+        more: "With --wait it returns when they have ended, with 1 unless all ended with exit code 0.",
+        run: orders::once,
+    },
+    Command {
+        name: "pause",
+        arguments: NAMES,
+        count: 1..=usize::MAX,
+        takes: Takes::Programs,
+        options: &[],
+        what: "Freezes programs (SIGSTOP); their outputs go to the safe level.",
+        more: "",
+        run: orders::pause,
+    },
+    Command {
+        name: "cont",
+        arguments: NAMES,
+        count: 1..=usize::MAX,
+        takes: Takes::Programs,
+        options: &[],
+        what: "Lets paused programs continue (SIGCONT).",
+        more: "",
+        run: orders::cont,
+    },
+    Command {
+        name: "signal",
+        arguments: "NAME... SIGNAL",
+        count: 2..=usize::MAX,
+        takes: Takes::ProgramsAndSignal,
+        options: &[],
+        what: "Sends a signal to the main processes of programs.",
+        more: "SIGNAL is a name (HUP, SIGHUP), a number (1), or reload for what the program's \
+               configuration says under reload.",
+        run: orders::signal,
+    },
+    Command {
+        name: "reload",
+        arguments: "",
+        count: 0..=0,
+        takes: Takes::Nothing,
+        options: &[DRY_RUN, WAIT],
+        what: "Reads the configuration again and applies what changed.",
+        more: "A configuration with errors changes nothing and exits with 1. With --wait it returns \
+               when no program is on its way up or down any more.",
+        run: orders::reload,
+    },
+    Command {
+        name: "events",
+        arguments: "",
+        count: 0..=0,
+        takes: Takes::Nothing,
+        options: &[JSON],
+        what: "Shows every change of state from now on; Ctrl-C ends.",
+        more: "The time is in seconds since boot. With --json each event is an object on its own line.",
+        run: status::events,
+    },
+    Command {
+        name: "reboot",
+        arguments: "",
+        count: 0..=0,
+        takes: Takes::Nothing,
+        options: &[IN, CANCEL],
+        what: "Stops everything in order and reboots the machine.",
+        more: "",
+        run: orders::reboot,
+    },
+    Command {
+        name: "poweroff",
+        arguments: "",
+        count: 0..=0,
+        takes: Takes::Nothing,
+        options: &[IN, CANCEL],
+        what: "Stops everything in order and powers the machine off.",
+        more: "",
+        run: orders::power_off,
+    },
+    Command {
+        name: "quit",
+        arguments: "",
+        count: 0..=0,
+        takes: Takes::Nothing,
+        options: &[WAIT],
+        what: "Stops everything in order and ends the daemon.",
+        more: "With --wait it returns when the daemon has ended.",
+        run: orders::quit,
+    },
+    Command {
+        name: "check",
+        arguments: "FILE",
+        count: 1..=1,
+        takes: Takes::File,
+        options: &[],
+        what: "Reads a configuration file and reports all its errors; needs no daemon.",
+        more: "",
+        run: super::check,
+    },
+    Command {
+        name: "help",
+        arguments: "[COMMAND|KEY|keys]",
+        count: 0..=1,
+        takes: Takes::Key,
+        options: &[],
+        what: "Explains a command or a configuration key; needs no daemon.",
+        more: "multusctl help keys lists the configuration keys.",
+        run: super::help,
+    },
+    Command {
+        name: "version",
+        arguments: "",
+        count: 0..=0,
+        takes: Takes::Nothing,
+        options: &[],
+        what: "Shows the version; needs no daemon.",
+        more: "",
+        run: super::version,
+    },
+    Command {
+        name: "completion",
+        arguments: "bash|zsh|fish",
+        count: 1..=1,
+        takes: Takes::Shell,
+        options: &[],
+        what: "Writes the completion script for a shell; needs no daemon.",
+        more: "",
+        run: super::completion,
+    },
+    Command {
+        name: "names",
+        arguments: "",
+        count: 0..=0,
+        takes: Takes::Nothing,
+        options: &[],
+        what: "",
+        more: "",
+        run: status::names,
+    },
+];
+
+/// What NAME means, wherever it stands.
+pub const NAMES_HELP: &str = "NAME is a program's name, a pattern (web_* is every name that begins with web_; quote \
+                              it), or all. Nothing is done unless every name is known.";
+
+/// Exit codes, each with its word and what it says.
+pub const EXITS: [(Exit, &str, &str); 8] = [
+    (Exit::Ok, "ok", "done, or ordered"),
+    (Exit::Failed, "failed", "it was tried and did not succeed, or the configuration has errors"),
+    (Exit::Usage, "usage", "the command line makes no sense"),
+    (Exit::NotRunning, "not running", "a named program is not running"),
+    (Exit::NoSuchProgram, "no such program", "no program has that name"),
+    (Exit::Refused, "refused", "the daemon does not allow it, or does not know the request"),
+    (Exit::TimedOut, "timed out", "there was no answer, or it did not happen, in time"),
+    (Exit::NoDaemon, "no daemon", "nobody answers in the run directory, or the daemon went away"),
+];
+
+/// Commands that are shown.
+pub fn shown() -> impl Iterator<Item = &'static Command> {
+    COMMANDS.iter().filter(|command| !command.what.is_empty())
+}
+
+/// The command with this name.
+pub fn find(name: &str) -> Option<&'static Command> {
+    COMMANDS.iter().find(|command| command.name == name)
+}
+
+/// An option as it is written: `--in TIME`.
+pub fn spelled(opt: &Opt) -> String {
+    let gap = if opt.value.is_empty() { "" } else { " " };
+    ["--", opt.long, gap, opt.value].concat()
+}
+
+/// The usage line of a command, without `multusctl`.
+pub fn usage(command: &Command) -> String {
+    let mut line = command.name.to_string();
+    for opt in command.options {
+        line += &[" [", &spelled(opt), "]"].concat();
+    }
+    if !command.arguments.is_empty() {
+        line += " ";
+        line += command.arguments;
+    }
+    line
+}
+
+/// Help for everything.
+pub fn help_all() -> String {
+    let mut text = String::from("usage: multusctl [OPTION...] COMMAND [ARGUMENT...]\n\ncommands:\n");
+    for command in shown() {
+        entry(
+            &mut text,
+            &[command.name, if command.arguments.is_empty() { "" } else { " " }, command.arguments].concat(),
+            command.what,
+        );
+    }
+    text += "\noptions:\n";
+    for opt in COMMON {
+        entry(&mut text, &spelled(opt), opt.what);
+    }
+    text += "\n";
+    wrapped(&mut text, 0, NAMES_HELP);
+    text += "\nexit codes:\n";
+    for (exit, word, what) in EXITS {
+        entry(&mut text, &[&(exit as u8).to_string(), " ", word].concat(), what);
+    }
+    text
+}
+
+/// Help for one command.
+pub fn help_one(command: &Command) -> String {
+    let mut text = ["usage: multusctl ", &usage(command), "\n\n"].concat();
+    wrapped(&mut text, 0, command.what);
+    wrapped(&mut text, 0, command.more);
+    if matches!(command.takes, Takes::Programs | Takes::ProgramsAndSignal) {
+        wrapped(&mut text, 0, NAMES_HELP);
+    }
+    text += "\noptions:\n";
+    for opt in command.options.iter().chain(&COMMON) {
+        entry(&mut text, &spelled(opt), opt.what);
+    }
+    text
+}
+
+/// Columns of the help texts: what an 80 column serial console shows.
+const WIDTH: usize = 79;
+
+/// Column where the explanations begin.
+const INDENT: usize = 29;
+
+/// One line of a list: what on the left, its explanation on the right.
+fn entry(text: &mut String, left: &str, right: &str) {
+    *text += "  ";
+    *text += left;
+    let column = 2 + left.len();
+    if column + 2 > INDENT {
+        *text += "\n";
+        wrapped(text, INDENT, right);
+        return;
+    }
+    let mut explanation = String::new();
+    wrapped(&mut explanation, INDENT, right);
+    *text += &explanation[column.min(explanation.len())..];
+}
+
+/// Appends words, broken into lines that begin at `indent`.
+fn wrapped(text: &mut String, indent: usize, words: &str) {
+    let mut column = 0;
+    for word in words.split_whitespace() {
+        if column == 0 || column + 1 + word.len() > WIDTH {
+            if column > 0 {
+                *text += "\n";
+            }
+            text.extend(std::iter::repeat_n(' ', indent));
+            column = indent;
+        } else {
+            *text += " ";
+            column += 1;
+        }
+        *text += word;
+        column += word.len();
+    }
+    if column > 0 {
+        *text += "\n";
+    }
+}

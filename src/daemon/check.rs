@@ -1,0 +1,27 @@
+//! `multusd --check FILE` and `multusctl check FILE`: a configuration judged without a daemon.
+
+use crate::config;
+
+use super::files::{RealFiles, absolute};
+use super::jobs::missing_here;
+
+/// Reports every error of a configuration, and what this machine lacks for it. Returns the exit code.
+pub fn check(path: &str) -> u8 {
+    let loaded = match config::load(&mut RealFiles, &absolute(path)) {
+        Ok(loaded) => loaded,
+        Err(errors) => {
+            eprintln!("{errors}");
+            return 1;
+        }
+    };
+    for warning in &loaded.warnings {
+        eprintln!("warning: {warning}");
+    }
+    // Users and environment files may be the board's and not this machine's: worth a word only.
+    for sentence in missing_here(&loaded) {
+        eprintln!("warning: {sentence}");
+    }
+    let count = loaded.config.programs.len();
+    println!("{path}: no errors, {count} program{}", if count == 1 { "" } else { "s" });
+    0
+}

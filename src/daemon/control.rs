@@ -1,0 +1,324 @@
+//! Serves the control socket: one packet in, one packet out, never waiting for a client. Who takes
+//! no reply is disconnected; who may not, is told so.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering::SeqCst;
+
+use crate::limits::{CONTROL_CLIENT_COUNT_MAX, PACKET_BYTES_MAX};
+use crate::protocol::{self, DaemonStatus, Refusal, Reply, Request, Text};
+use crate::supervisor::{Event, Order, State};
+use crate::sys::clock;
+use crate::sys::page::Keep;
+use crate::sys::poll::{self, Interest};
+use crate::sys::socket::{self, Peer, Received};
+use crate::time::{Instant, Millis};
+
+use super::table::{Beside, write_cut};
+use super::{Daemon, Token, borrow, report};
+
+/// A connection.
+pub struct Client {
+    connection: OwnedFd,
+    /// May change things.
+    allowed: bool,
+    /// Lower than that of every connection that came later.
+    serial: u64,
+    /// Wants news from this sequence number on.
+    subscribed: Option<u64>,
+}
+
+/// Requests taken from one client at a time: others wait too.
+const REQUESTS_AT_ONCE: usize = 8;
+
+/// Connections taken at a time; those that still wait wake us again.
+const ACCEPTS_AT_ONCE: usize = 16;
+
+/// Places for clients that may only look: anyone may connect, and must not keep out who may do more.
+const ONLOOKER_COUNT_MAX: usize = CONTROL_CLIENT_COUNT_MAX / 2;
+
+fn text(words: core::fmt::Arguments) -> Text {
+    let mut text = Text::new();
+    write_cut(&mut text, words);
+    text
+}
+
+pub(super) fn done(words: core::fmt::Arguments) -> Reply {
+    Reply::Done { text: text(words) }
+}
+
+pub(super) fn refused(why: Refusal, words: core::fmt::Arguments) -> Reply {
+    Reply::Refused { why, text: text(words) }
+}
+
+impl Daemon {
+    pub(super) fn accept_clients(&mut self) {
+        let Some(listener) = self.page.kept(Keep::Control) else { return };
+        for _ in 0..ACCEPTS_AT_ONCE {
+            let Some((connection, peer)) = socket::accept(poll::borrow(listener)) else { return };
+            let allowed = self.is_allowed(&connection, &peer);
+            let Some(index) = self.place_for(allowed) else {
+                let reply = refused(Refusal::Failed, format_args!("too many control connections; try again"));
+                reply_to(&connection, &reply);
+                continue;
+            };
+            let last = self.clients.iter().flatten().map(|client| client.serial).max();
+            let serial = last.map_or(0, |last| last + 1);
+            self.watch(borrow(&connection), Token::Client(index), Interest::Read);
+            self.clients[index] = Some(Client { connection, allowed, serial, subscribed: None });
+        }
+    }
+
+    fn is_allowed(&self, connection: &OwnedFd, peer: &Peer) -> bool {
+        let own = nix::unistd::geteuid().as_raw();
+        peer.user == 0
+            || peer.user == own
+            || self
+                .in_force
+                .control_group
+                .is_some_and(|group| peer.group == group || socket::peer_has_group(borrow(connection), group))
+    }
+
+    /// A free place for one more client; `None`: it is one too many. Where all are taken, who may
+    /// change things takes that of the oldest client who may only look.
+    fn place_for(&mut self, allowed: bool) -> Option<usize> {
+        let onlookers = self.clients.iter().flatten().filter(|client| !client.allowed).count();
+        if !allowed && onlookers >= ONLOOKER_COUNT_MAX {
+            return None;
+        }
+        let free = self.clients.iter().position(Option::is_none);
+        if free.is_some() || !allowed {
+            return free;
+        }
+        let taken = self.clients.iter().enumerate();
+        let onlookers = taken
+            .filter_map(|(index, client)| client.as_ref().map(|client| (index, client)))
+            .filter(|(_, client)| !client.allowed);
+        let (oldest, _) = onlookers.min_by_key(|(_, client)| client.serial)?;
+        self.disconnect(oldest);
+        Some(oldest)
+    }
+
+    pub(super) fn serve(&mut self, index: usize) {
+        let mut packet = [0; PACKET_BYTES_MAX];
+        for _ in 0..REQUESTS_AT_ONCE {
+            let Some(client) = &self.clients[index] else { return };
+            let allowed = client.allowed;
+            let reply = match socket::receive(borrow(&client.connection), &mut packet) {
+                Received::Nothing => return,
+                Received::Closed => return self.disconnect(index),
+                Received::Packet(length) => match protocol::decode(&packet[..length]) {
+                    Some(request) => self.answer(index, allowed, request),
+                    None => Some(refused(
+                        Refusal::BadRequest,
+                        format_args!("not a request of protocol version 1"),
+                    )),
+                },
+            };
+            if let Some(reply) = reply {
+                self.send(index, &reply);
+            }
+        }
+    }
+
+    pub(super) fn send(&mut self, index: usize, reply: &Reply) {
+        let Some(client) = &self.clients[index] else { return };
+        if !reply_to(&client.connection, reply) {
+            self.disconnect(index);
+        }
+    }
+
+    fn disconnect(&mut self, index: usize) {
+        if let Some(client) = self.clients[index].take() {
+            self.poller.remove(borrow(&client.connection));
+        }
+        self.reload.forget_client(index);
+    }
+
+    /// `None`: the reply comes later.
+    fn answer(&mut self, index: usize, allowed: bool, request: Request) -> Option<Reply> {
+        let harmless = matches!(
+            request,
+            Request::Daemon | Request::Status { .. } | Request::Subscribe | Request::Page { .. }
+        );
+        if !harmless && !allowed {
+            let who =
+                if self.in_force.control_group.is_some() { "root and the control group" } else { "root" };
+            return Some(refused(Refusal::NotAllowed, format_args!("only {who} may do this")));
+        }
+        Some(match request {
+            Request::Daemon => Reply::Daemon(self.describe()),
+            Request::Status { from } => self.status_page(from),
+            Request::Order { name, order } => self.order(&name, order),
+            Request::Signal { name, signal } => self.signal_named(&name, signal),
+            Request::ReloadProgram { name } => self.reload_program(&name),
+            Request::Reload { dry } => return self.start_reload(Some(index), dry),
+            Request::Subscribe => {
+                if let Some(client) = &mut self.clients[index] {
+                    client.subscribed = Some(self.news.next());
+                }
+                done(format_args!("subscribed"))
+            }
+            Request::Quit => {
+                self.stop_everything();
+                done(format_args!("stopping everything"))
+            }
+            Request::Shutdown { how, in_ms } => self.plan_shutdown(how, Millis(in_ms)),
+            Request::CancelShutdown => self.cancel_shutdown(),
+            Request::Page { from } => self.reload.page(from),
+        })
+    }
+
+    fn describe(&self) -> DaemonStatus {
+        let now = clock::now();
+        let mut version = heapless::String::new();
+        write_cut(&mut version, format_args!("{}", env!("CARGO_PKG_VERSION")));
+        DaemonStatus {
+            version,
+            guard_pid: self.page.guard.load(SeqCst),
+            supervisor_pid: std::process::id(),
+            uptime_ms: now.since(crate::time::Instant(self.page.started_at.load(SeqCst))).0,
+            supervisor_restarts: self.page.supervisor_restarts.load(SeqCst),
+            programs: self.table.iter().flatten().count() as u16,
+            shutdown_in_ms: self.shutdown_pending().map(|at| at.since(now).0),
+            config_note: self.note.clone(),
+            limitations: self.limitations.clone(),
+        }
+    }
+
+    fn status_page(&self, from: u16) -> Reply {
+        let now = clock::now();
+        let mut programs = heapless::Vec::new();
+        for index in usize::from(from)..self.table.len() {
+            let child = crate::supervisor::ChildId(index as u16);
+            let Some((entry, status)) = self.table[index].as_ref().zip(self.core.status(child)) else {
+                continue;
+            };
+            if programs.is_full() {
+                return Reply::Status { programs, next: Some(index as u16) };
+            }
+            // Not full, so there is a place.
+            let _ = programs.push(report::program(entry, self.page.program(index), &status, now));
+        }
+        Reply::Status { programs, next: None }
+    }
+
+    fn order(&mut self, name: &str, order: protocol::Order) -> Reply {
+        let Some(child) = self.find(name) else {
+            return refused(Refusal::NoSuchProgram, format_args!("no program `{name}`"));
+        };
+        let state = self.core.status(child).map(|status| status.state);
+        let order = match order {
+            protocol::Order::Start => Order::Start,
+            protocol::Order::Once => Order::Once,
+            protocol::Order::Stop => Order::Stop,
+            protocol::Order::Restart => Order::Restart,
+            protocol::Order::Pause if state != Some(State::Running) => {
+                return refused(Refusal::NotRunning, format_args!("{name} is not running"));
+            }
+            protocol::Order::Pause => Order::Pause,
+            protocol::Order::Resume if state != Some(State::Paused) => {
+                return refused(Refusal::Failed, format_args!("{name} is not paused"));
+            }
+            protocol::Order::Resume => Order::Resume,
+        };
+        if self.end.is_coming(self.page) {
+            return refused(Refusal::Failed, format_args!("everything is being stopped"));
+        }
+        self.observe(Event::Ordered { child, order });
+        done(format_args!("{name}: taken"))
+    }
+
+    fn signal_named(&mut self, name: &str, signal: u8) -> Reply {
+        match self.find(name) {
+            None => refused(Refusal::NoSuchProgram, format_args!("no program `{name}`")),
+            Some(_) if !(1..=64).contains(&signal) => {
+                refused(Refusal::BadRequest, format_args!("there is no signal {signal}; write 1 to 64"))
+            }
+            Some(child) if self.signal_number(child, i32::from(signal)) => {
+                done(format_args!("{name}: signalled"))
+            }
+            Some(_) => refused(Refusal::NotRunning, format_args!("{name} is not running")),
+        }
+    }
+
+    /// The program's own reload.
+    fn reload_program(&mut self, name: &str) -> Reply {
+        use crate::config::Reload;
+        let Some(child) = self.find(name) else {
+            return refused(Refusal::NoSuchProgram, format_args!("no program `{name}`"));
+        };
+        let generation = crate::supervisor::Generation(self.page.program(child.index()).generation());
+        let Some(entry) = self.entry(child) else {
+            return refused(Refusal::NoSuchProgram, format_args!("no program `{name}`"));
+        };
+        let mut time = Millis::ZERO;
+        let signal = match &entry.program.reload {
+            None => return refused(Refusal::Failed, format_args!("{name} has no `reload =` in its section")),
+            Some(Reload::Signal(signal)) => Some(*signal),
+            Some(Reload::Command(hook)) => {
+                time = hook.timeout;
+                None
+            }
+        };
+        let busy = entry.beside.is_some();
+        match signal {
+            Some(signal) if self.signal_number(child, signal) => done(format_args!("{name}: told to reload")),
+            Some(_) => refused(Refusal::NotRunning, format_args!("{name} is not running")),
+            None if busy => {
+                refused(Refusal::Failed, format_args!("{name}: another command of it is running"))
+            }
+            None => match self.start_hook(child, generation, Beside::Reload) {
+                Ok(()) => {
+                    if let Some(entry) = self.entry(child) {
+                        entry.reload_until = Some(clock::now() + time);
+                    }
+                    done(format_args!("{name}: told to reload"))
+                }
+                Err(error) => {
+                    if let Some(entry) = self.entry(child) {
+                        entry.beside = None;
+                    }
+                    refused(Refusal::Failed, format_args!("{name}: {error}"))
+                }
+            },
+        }
+    }
+
+    /// When the first of the programs' own reloads has had its time.
+    pub(super) fn reload_deadline(&self) -> Option<Instant> {
+        self.table.iter().flatten().filter_map(|entry| entry.reload_until).min()
+    }
+
+    pub(super) fn end_late_reloads(&mut self) {
+        let now = clock::now();
+        for index in 0..self.table.len() {
+            let Some(entry) = self.table[index].as_mut() else { continue };
+            if entry.reload_until.is_some_and(|until| until <= now) {
+                entry.reload_until = None;
+                let child = crate::supervisor::ChildId(index as u16);
+                if entry.beside.is_some_and(|(beside, _)| beside == Beside::Reload) {
+                    say!("{}: its reload took too long and is killed", entry.name());
+                    self.end_hook(child);
+                }
+            }
+        }
+    }
+
+    /// Sends what happened to those who asked for it. One who does not read loses news, never us.
+    pub(super) fn tell_subscribers(&mut self) {
+        for index in 0..self.clients.len() {
+            while let Some(Client { connection, subscribed: Some(from), .. }) = &mut self.clients[index] {
+                let (events, next) = self.news.page(*from);
+                if events.is_empty() || !reply_to(connection, &Reply::Events { events }) {
+                    break;
+                }
+                *from = next;
+            }
+        }
+    }
+}
+
+fn reply_to(connection: &OwnedFd, reply: &Reply) -> bool {
+    let mut buffer = [0; PACKET_BYTES_MAX];
+    protocol::encode(reply, &mut buffer).is_some_and(|packet| socket::send(borrow(connection), packet))
+}

@@ -1,0 +1,33 @@
+//! The configuration in force. Programs and what they resolve to are shared with the table's entries, so
+//! that nothing is held twice.
+
+use std::rc::Rc;
+
+use crate::config::{Config, Program};
+
+use super::spec::{Resolved, Spec};
+
+/// What `apply` puts into force.
+#[derive(Clone, Default)]
+pub struct InForce {
+    /// What the configuration says.
+    pub config: Config,
+    /// Its programs, resolved, in the same order.
+    specs: Vec<Rc<Spec>>,
+    /// Members of this group may give orders.
+    pub control_group: Option<u32>,
+}
+
+impl InForce {
+    /// From what was read and what that resolved to; they are of the same length and order.
+    pub fn new(config: Config, resolved: Resolved) -> Self {
+        let specs = resolved.specs.into_iter().map(Rc::new).collect();
+        InForce { config, specs, control_group: resolved.control_group }
+    }
+
+    /// One program by name.
+    pub fn program(&self, name: &str) -> Option<(Rc<Program>, Rc<Spec>)> {
+        let index = self.config.programs.iter().position(|program| program.name == name)?;
+        Some((self.config.programs[index].clone(), self.specs.get(index)?.clone()))
+    }
+}

@@ -1,0 +1,390 @@
+//! ACTS. The one loop: waits, reports what happened to the supervisor, performs what it decides.
+//!
+//! Safe Rust, and no policy: that something is done is decided in `supervisor`, how the kernel is
+//! asked stands in `sys`. After the start the loop allocates nothing (a reload does, while it is
+//! applied), and it makes no call that can wait for storage, a name service or another process.
+
+/// Says a line on standard error without ever waiting.
+macro_rules! say {
+    ($($words:tt)*) => { $crate::sys::console::say(format_args!($($words)*)) };
+}
+
+mod boot;
+mod check;
+mod control;
+mod files;
+mod in_force;
+mod jobs;
+mod last_good;
+mod news;
+mod observe;
+mod perform;
+mod reload;
+mod report;
+mod shutdown;
+mod spec;
+mod table;
+mod writer;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::atomic::Ordering::SeqCst;
+
+use crate::limits::{CONTROL_CLIENT_COUNT_MAX, PROGRAM_COUNT_MAX};
+use crate::protocol::{self, Text};
+use crate::supervisor::{Actions, ChildId, Event, Supervisor};
+use crate::sys::cgroup::Hierarchy;
+use crate::sys::clock;
+use crate::sys::life::LifeFile;
+use crate::sys::page::{Keep, Page, SAVED_WORDS_MAX, request};
+use crate::sys::poll::{self, Interest, Poller, READY_COUNT_MAX};
+use crate::time::{Instant, Millis};
+
+pub use check::check;
+use control::Client;
+use in_force::InForce;
+use news::{News, travel};
+use spec::Base;
+use table::{Entry, write_cut};
+
+/// Rounds of deciding before anything else that happened is looked at: far more than any order needs.
+const ROUNDS_MAX: usize = 64;
+
+/// Between two tries of what the machine refused.
+const RETRY_PAUSE: Millis = Millis(200);
+
+/// What the command line says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The configuration file.
+    pub config: PathBuf,
+    /// The run directory, where it is not the configuration's.
+    pub run_dir: Option<PathBuf>,
+}
+
+/// Whose readiness a token stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Token {
+    Wake,
+    Guard,
+    Control,
+    Client(usize),
+    Notify(ChildId),
+    Ready(ChildId),
+    Group(ChildId),
+    Process(ChildId),
+}
+
+impl Token {
+    fn number(self) -> u64 {
+        let (kind, index) = match self {
+            Token::Wake => (1, 0),
+            Token::Guard => (2, 0),
+            Token::Control => (3, 0),
+            Token::Client(index) => (4, index),
+            Token::Notify(child) => (5, child.index()),
+            Token::Ready(child) => (6, child.index()),
+            Token::Group(child) => (7, child.index()),
+            Token::Process(child) => (8, child.index()),
+        };
+        kind << 32 | index as u64
+    }
+
+    fn from_number(number: u64) -> Option<Token> {
+        let index = number as u32 as usize;
+        let child = ChildId(index as u16);
+        Some(match number >> 32 {
+            1 => Token::Wake,
+            2 => Token::Guard,
+            3 => Token::Control,
+            4 => Token::Client(index),
+            5 => Token::Notify(child),
+            6 => Token::Ready(child),
+            7 => Token::Group(child),
+            8 => Token::Process(child),
+            _ => return None,
+        })
+    }
+}
+
+/// The supervisor's process.
+struct Daemon {
+    page: &'static Page,
+    options: Options,
+    run_dir: PathBuf,
+    life: LifeFile,
+    poller: Poller,
+    core: Box<Supervisor>,
+    /// Orders of the present decision; kept for its memory.
+    actions: Box<Actions>,
+    /// Something was observed that has not been decided upon.
+    undecided: bool,
+    /// Programs by `ChildId`.
+    table: Vec<Option<Box<Entry>>>,
+    hierarchy: Option<Hierarchy>,
+    clients: [Option<Client>; CONTROL_CLIENT_COUNT_MAX],
+    news: News,
+    in_force: InForce,
+    /// What every program inherits.
+    base: Base,
+    /// Programs of the configuration that wait for a place in the table.
+    waiting: Vec<String>,
+    /// Why the configuration in force is not the file's.
+    note: Text,
+    /// What cannot be done here.
+    limitations: heapless::Vec<Text, 8>,
+    reload: reload::Progress,
+    end: shutdown::End,
+    /// When what could not be done for want of a process or of memory is tried again.
+    retry_at: Option<Instant>,
+    /// Watches the guard.
+    _guard: OwnedFd,
+}
+
+/// The supervisor process: takes over what the page says a former one left, or begins a new life.
+/// Returns when everything is done (`Page::finished` is then set), or when it cannot begin.
+pub fn run(page: &'static Page, options: &Options) -> i32 {
+    match Daemon::begin(page, options) {
+        Ok(mut daemon) => daemon.run(),
+        Err(boot::Refusal(sentence)) => {
+            say!("{sentence}");
+            // Programs that run are not given up: the guard tries again.
+            if !boot::is_under_way(page) {
+                page.finished.store(2, SeqCst);
+            }
+            1
+        }
+    }
+}
+
+impl Daemon {
+    fn run(&mut self) -> i32 {
+        loop {
+            self.settle();
+            if let Some(code) = self.end.code {
+                return code;
+            }
+            let deadline = [
+                self.core.next_deadline(),
+                self.shutdown_deadline(),
+                self.probation_deadline(),
+                self.retry_at,
+                self.reload_deadline(),
+            ];
+            // A timer that cannot be armed is a lost deadline: the next event comes anyway, and
+            // the kernel does not refuse what it granted at the start.
+            let _ = self.poller.arm(deadline.into_iter().flatten().min());
+            self.take_events();
+        }
+    }
+
+    /// Waits, then takes everything that has happened before anything is judged by the clock: a
+    /// supervisor that was itself late must not hold that against its children.
+    fn take_events(&mut self) {
+        let mut tokens = self.poller.wait(true);
+        // Bounded, so that a client that never stops asking cannot keep deadlines from being met.
+        for _ in 0..4 {
+            for token in &tokens {
+                if let Some(token) = Token::from_number(*token) {
+                    self.take(token);
+                }
+            }
+            if tokens.len() < READY_COUNT_MAX {
+                break;
+            }
+            tokens = self.poller.wait(false);
+        }
+    }
+
+    fn take(&mut self, token: Token) {
+        match token {
+            Token::Wake => {
+                if let Some(counter) = self.page.kept(Keep::Wake) {
+                    poll::take_count(poll::borrow(counter));
+                }
+                self.take_requests();
+                self.take_exits();
+            }
+            Token::Guard => self.guard_is_dead(),
+            Token::Control => self.accept_clients(),
+            Token::Client(index) => self.serve(index),
+            Token::Notify(child) => self.take_notifications(child),
+            Token::Ready(child) => self.take_readiness(child),
+            Token::Group(child) => self.check_tree(child),
+            Token::Process(child) => self.process_ended(child),
+        }
+    }
+
+    fn take_requests(&mut self) {
+        if self.page.requests.load(SeqCst) & request::STOP != 0 {
+            // Written down before the request is forgotten.
+            self.stop_everything();
+        }
+        let requests = self.page.requests.swap(0, SeqCst);
+        if requests & request::RELOAD != 0 {
+            self.reload_asked_by_signal();
+        }
+        if requests & request::DUMP != 0 {
+            self.dump();
+        }
+    }
+
+    /// Does everything that is to be done now; bounded, so that whatever keeps bringing about something
+    /// else to do cannot keep exits, signals and clients waiting.
+    fn settle(&mut self) {
+        for _ in 0..ROUNDS_MAX {
+            self.undecided = false;
+            self.decide_and_perform();
+            self.publish();
+            self.check_retries();
+            self.tidy_table();
+            self.check_shutdown();
+            self.check_probation();
+            self.end_late_reloads();
+            // What that brought about is decided upon before anything is waited for.
+            if !self.undecided || self.end.code.is_some() {
+                return;
+            }
+        }
+        self.retry_at = Some(clock::now() + Millis(1));
+    }
+
+    /// Decides and performs until nothing is left to do now. What was decided is saved before it
+    /// is performed: a successor gives an order again rather than lose it.
+    fn decide_and_perform(&mut self) {
+        // Every order changes a child's phase, and no chain of phases without waiting is longer.
+        for _ in 0..16 {
+            let now = clock::now();
+            self.core.decide(now, &mut self.actions);
+            self.save();
+            // By index: performing needs all of us, and changes nothing about the list.
+            for index in 0..self.actions.len() {
+                self.perform(self.actions[index]);
+            }
+            if self.actions.is_empty() {
+                self.undecided = false;
+                break;
+            }
+        }
+    }
+
+    /// Something could not be done for want of a process, memory or a descriptor.
+    fn try_again_soon(&mut self) {
+        self.retry_at = Some(clock::now() + RETRY_PAUSE);
+    }
+
+    fn check_retries(&mut self) {
+        if self.retry_at.is_none_or(|at| at > clock::now()) {
+            return;
+        }
+        self.retry_at = None;
+        for index in 0..self.table.len() {
+            if self.table[index].as_ref().is_some_and(|entry| entry.sweep_owed) {
+                self.start_sweep(ChildId(index as u16));
+            }
+        }
+    }
+
+    fn observe(&mut self, event: Event) {
+        self.undecided = true;
+        self.core.observe(clock::now(), event);
+    }
+
+    fn save(&mut self) {
+        for (index, entry) in self.table.iter_mut().enumerate() {
+            let Some(entry) = entry else { continue };
+            let mut words = [0; SAVED_WORDS_MAX];
+            let saved = self.core.save(ChildId(index as u16));
+            words[..saved.len()].copy_from_slice(&saved);
+            if words != entry.saved {
+                entry.saved = words;
+                self.page.program(index).save(&words);
+            }
+        }
+    }
+
+    /// Tells subscribers what changed.
+    fn publish(&mut self) {
+        let before = self.news.next();
+        let now = clock::now();
+        for (index, entry) in self.table.iter_mut().enumerate() {
+            let Some(entry) = entry else { continue };
+            let Some(status) = self.core.status(ChildId(index as u16)) else { continue };
+            if status.state == entry.published {
+                continue;
+            }
+            let from = std::mem::replace(&mut entry.published, status.state);
+            report::explain_end(entry, status.last_end);
+            let slot = self.page.program(index);
+            self.news.add(protocol::Event {
+                seq: 0,
+                at_ms: now.0 / 1_000_000,
+                name: report::name(entry.name()),
+                from: travel(from),
+                to: travel(status.state),
+                pid: if slot.is_alive() { slot.main() } else { 0 },
+                reason: entry.reason.clone(),
+            });
+        }
+        if self.news.next() != before {
+            self.tell_subscribers();
+        }
+    }
+
+    /// SIGUSR1: the state in words, to standard error.
+    fn dump(&mut self) {
+        let now: Instant = clock::now();
+        for (index, entry) in self.table.iter().enumerate() {
+            let Some(entry) = entry else { continue };
+            let Some(status) = self.core.status(ChildId(index as u16)) else { continue };
+            let slot = self.page.program(index);
+            say!(
+                "{} {:?} for {} ms, process {}, {} restarts, {} failures in a row. {}",
+                entry.name(),
+                status.state,
+                now.since(status.since).0,
+                if slot.is_alive() { slot.main() } else { 0 },
+                status.restarts,
+                status.failures,
+                entry.reason,
+            );
+        }
+    }
+
+    fn find(&self, name: &str) -> Option<ChildId> {
+        let found =
+            self.table.iter().position(|entry| entry.as_ref().is_some_and(|entry| entry.name() == name));
+        found.map(|index| ChildId(index as u16))
+    }
+
+    fn entry(&mut self, child: ChildId) -> Option<&mut Entry> {
+        self.table.get_mut(child.index())?.as_deref_mut()
+    }
+
+    fn watch(&self, descriptor: BorrowedFd, token: Token, interest: Interest) {
+        // Refused only for want of memory or of watches; what is not watched is still seen
+        // whenever its owner's exit is.
+        let _ = self.poller.add(descriptor, token.number(), interest);
+    }
+
+    fn say_limitation(&mut self, words: core::fmt::Arguments) {
+        let mut text = Text::new();
+        write_cut(&mut text, words);
+        say!("{text}");
+        // More than fit are on standard error only.
+        let _ = self.limitations.push(text);
+    }
+
+    fn set_note(&mut self, words: core::fmt::Arguments) {
+        write_cut(&mut self.note, words);
+        if !self.note.is_empty() {
+            say!("{}", self.note);
+        }
+    }
+}
+
+fn borrow(descriptor: &OwnedFd) -> BorrowedFd<'_> {
+    descriptor.as_fd()
+}
+
+const _: () = assert!(PROGRAM_COUNT_MAX <= u16::MAX as usize);

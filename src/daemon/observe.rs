@@ -1,0 +1,282 @@
+//! What happened, as the kernel tells it, turned into events for the supervisor.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering::SeqCst;
+
+use crate::supervisor::{ChildId, Event, Exit, Generation, Hook};
+use crate::sys::page::{ExitRecord, Keep, KeepForProgram, Page, Slot};
+use crate::sys::poll::Interest;
+use crate::sys::socket::Received;
+use crate::sys::{cgroup, clock, poll, process, socket};
+
+use super::jobs::Job;
+use super::perform::FLAG_READY;
+use super::table::{Beside, write_cut};
+use super::{Daemon, Token, borrow, report};
+
+/// Longest notification read; sd_notify(3) messages are a few short lines.
+const NOTIFICATION_BYTES_MAX: usize = 4096;
+
+/// Turns of the scheduler that the guard is given to write down an exit: some 20 µs where nobody else
+/// wants the processor.
+const GUARD_TURNS: usize = 64;
+
+fn exit_of(record: ExitRecord) -> Exit {
+    match (record.unknown, record.signalled) {
+        (true, _) => Exit::Unknown,
+        (false, true) => Exit::Signal(record.value),
+        (false, false) => Exit::Code(record.value),
+    }
+}
+
+impl Daemon {
+    /// Looks at every slot for an end that has not been reported.
+    pub(super) fn take_exits(&mut self) {
+        let written = self.page.exits_written.load(SeqCst);
+        for index in 0..self.table.len() {
+            if self.table[index].is_some() {
+                let child = ChildId(index as u16);
+                self.take_main_exit(child);
+                self.take_hook_exit(child);
+            }
+        }
+        for job in [Job::Load, Job::Write, Job::Save] {
+            self.take_job_exit(job);
+        }
+        self.page.exits_seen.store(written, SeqCst);
+    }
+
+    /// A main process ended: heard from the kernel at the same moment as the guard hears it, which
+    /// is about to write down how. To wait for that as a few turns of the scheduler costs less
+    /// than to sleep and be woken again; should the guard take longer, it wakes us.
+    pub(super) fn process_ended(&mut self, child: ChildId) {
+        let slot = self.page.program(child.index());
+        for _ in 0..GUARD_TURNS {
+            if slot.exit().is_some() {
+                return self.take_main_exit(child);
+            }
+            process::give_way();
+        }
+    }
+
+    /// Watches the end of a program's main process.
+    pub(super) fn watch_process(&mut self, child: ChildId) {
+        let Some(entry) = self.table[child.index()].as_ref() else { return };
+        if let Some(process) = &entry.process {
+            self.watch(borrow(process), Token::Process(child), Interest::Once);
+        }
+    }
+
+    fn take_main_exit(&mut self, child: ChildId) {
+        let slot = self.page.program(child.index());
+        let Some(entry) = self.entry(child) else { return };
+        let Some(record) = slot.exit().filter(|_| !entry.exit_taken) else { return };
+        entry.exit_taken = true;
+        entry.process = None;
+        entry.group_deadly |= slot.never_ran();
+        let generation = Generation(slot.generation());
+        match slot.failure() {
+            Some((stage, errno)) => {
+                report::explain_failure(entry, stage, errno);
+                self.observe(Event::SpawnFailed { child, generation });
+            }
+            None => self.observe(Event::Exited { child, generation, exit: exit_of(record) }),
+        }
+        self.check_tree(child);
+    }
+
+    pub(super) fn take_hook_exit(&mut self, child: ChildId) {
+        let slot = self.page.hook(child.index());
+        let Some(entry) = self.entry(child) else { return };
+        let Some((beside, generation)) = entry.beside else { return };
+        let Some(record) = slot.exit() else { return };
+        entry.beside = None;
+        entry.group_deadly |= slot.never_ran();
+        let mut success = !record.signalled && !record.unknown && record.value == 0;
+        match beside {
+            Beside::Sweep if success => self.tree_is_empty(child),
+            Beside::Sweep => {
+                entry.sweep_owed = true;
+                self.try_again_soon();
+                return;
+            }
+            Beside::Reload => entry.reload_until = None,
+            Beside::Hook(hook) => {
+                if let Some((stage, errno)) = slot.failure() {
+                    report::explain_failure(entry, stage, errno);
+                }
+                match hook {
+                    Hook::FindMain => success = success && self.take_main(child),
+                    Hook::OnStop | Hook::OnFailure => self.end_leftovers(child),
+                    _ => {}
+                }
+                self.observe(Event::HookFinished { child, generation, hook, success });
+            }
+        }
+        if self.entry(child).is_some_and(|entry| entry.sweep_owed) {
+            self.start_sweep(child);
+        }
+    }
+
+    /// The search found the main process of a forking program; false: it is gone already.
+    fn take_main(&mut self, child: ChildId) -> bool {
+        let pid = self.page.hook(child.index()).answer.load(SeqCst) as u32;
+        let slot = self.page.program(child.index());
+        let page = self.page;
+        let Some(entry) = self.entry(child) else { return false };
+        if pid == 0 {
+            return false;
+        }
+        if slot.main() != pid {
+            slot.set_main(pid);
+            entry.exit_taken = false;
+            self.life.record(child.index()).write(pid, slot.born_after.load(SeqCst), clock::boot_nanos());
+        }
+        if let Some(entry) = self.entry(child) {
+            entry.process = handle(page, slot);
+        }
+        self.watch_process(child);
+        true
+    }
+
+    /// Whether the tree being killed is empty by now.
+    pub(super) fn check_tree(&mut self, child: ChildId) {
+        let slot = self.page.program(child.index());
+        let Some(entry) = self.entry(child) else { return };
+        if entry.killing.is_none() || slot.is_alive() || entry.sweep_owed {
+            return;
+        }
+        let Some(group) = entry.group.as_ref() else { return };
+        if matches!(entry.beside, Some((Beside::Sweep, _)))
+            || cgroup::is_populated(borrow(group)).unwrap_or(false)
+        {
+            return;
+        }
+        self.tree_is_empty(child);
+    }
+
+    pub(super) fn tree_is_empty(&mut self, child: ChildId) {
+        // How the main process ended may stand in its slot, not looked at yet: first things first.
+        self.take_main_exit(child);
+        let Some(entry) = self.table[child.index()].as_mut() else { return };
+        if let Some(events) = entry.group_events.take() {
+            self.poller.remove(borrow(&events));
+        }
+        let Some(generation) = entry.killing else { return };
+        if self.page.program(child.index()).is_alive() {
+            // The sweep saw it die; the guard has not reaped it yet, and its exit comes first.
+            entry.sweep_owed = entry.group.is_none();
+            return;
+        }
+        entry.killing = None;
+        self.observe(Event::TreeEmptied { child, generation });
+    }
+
+    /// What a program says of itself on its NOTIFY_SOCKET.
+    pub(super) fn take_notifications(&mut self, child: ChildId) {
+        let slot = self.page.program(child.index());
+        let Some(number) = slot.kept(KeepForProgram::Notify) else { return };
+        let mut buffer = [0; NOTIFICATION_BYTES_MAX];
+        // As many as the kernel queues at most by default, so that one talker cannot hold us.
+        for _ in 0..16 {
+            let Some((length, peer)) = socket::peek_notification(poll::borrow(number), &mut buffer) else {
+                return;
+            };
+            if self.is_its_own(child, &peer) {
+                let text = &buffer[..length];
+                if says_ready(text) {
+                    // Noted before it is taken: a successor must know of it.
+                    slot.flags.fetch_or(FLAG_READY, SeqCst);
+                }
+                self.heed(child, slot, text);
+            }
+            socket::take_notification(poll::borrow(number));
+        }
+    }
+
+    /// Its main process, or one that runs as the same user (who alone can open the socket).
+    fn is_its_own(&mut self, child: ChildId, peer: &socket::Peer) -> bool {
+        let slot = self.page.program(child.index());
+        let Some(entry) = self.entry(child) else { return false };
+        let own = nix::unistd::geteuid().as_raw();
+        let user = entry.spec.exec.owner().map_or(own, |(user, _)| user);
+        slot.is_alive() && (peer.pid == slot.main() || peer.user == user)
+    }
+
+    fn heed(&mut self, child: ChildId, slot: &Slot, text: &[u8]) {
+        let generation = Generation(slot.generation());
+        let Ok(text) = std::str::from_utf8(text) else { return };
+        for line in text.lines() {
+            match line.split_once('=') {
+                Some(("READY", "1")) => self.observe(Event::ReadyReported { child, generation }),
+                Some(("STATUS", words)) => {
+                    if let Some(entry) = self.entry(child) {
+                        write_cut(&mut entry.status_text, format_args!("{words}"));
+                    }
+                }
+                // The rest of the protocol belongs to heartbeats.
+                _ => {}
+            }
+        }
+    }
+
+    /// What a former process left in the socket must not speak for the next.
+    pub(super) fn drain_notify(&mut self, child: ChildId) {
+        if let Some(number) = self.page.program(child.index()).kept(KeepForProgram::Notify) {
+            for _ in 0..1024 {
+                if !socket::take_notification(poll::borrow(number)) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// A newline on the readiness descriptor.
+    pub(super) fn take_readiness(&mut self, child: ChildId) {
+        let slot = self.page.program(child.index());
+        let Some(number) = slot.kept(KeepForProgram::Ready) else { return };
+        let mut buffer = [0; 256];
+        match socket::peek(poll::borrow(number), &mut buffer) {
+            Received::Nothing => {}
+            Received::Closed => {
+                self.poller.remove(poll::borrow(number));
+                slot.keep(KeepForProgram::Ready, None);
+            }
+            Received::Packet(length) => {
+                if buffer[..length].contains(&b'\n') {
+                    slot.flags.fetch_or(FLAG_READY, SeqCst);
+                    self.observe(Event::ReadyReported { child, generation: Generation(slot.generation()) });
+                }
+                socket::receive(poll::borrow(number), &mut buffer[..length]);
+            }
+        }
+    }
+}
+
+/// A handle on a slot's process. Where that has ended already, the guard may not have known whose
+/// it was.
+pub fn handle(page: &Page, slot: &Slot) -> Option<OwnedFd> {
+    let process = match process::open_process(slot.main()) {
+        Ok(process) => Some(process),
+        // None any more: reaped, so the guard is done with it.
+        Err(error) if error.errno == libc::ESRCH => None,
+        // No descriptor to be had says nothing about the process: it is killed by other means.
+        Err(_) => return None,
+    };
+    if process.as_ref().is_some_and(|process| !process::has_ended(borrow(process))) {
+        return process;
+    }
+    page.claim_stranger(slot);
+    if process.is_none() && slot.exit().is_none() {
+        slot.record_lost();
+    }
+    if let Some(counter) = page.kept(Keep::Wake) {
+        // Nobody told us of this end; we tell ourselves.
+        poll::wake(poll::borrow(counter));
+    }
+    process
+}
+
+fn says_ready(text: &[u8]) -> bool {
+    text.split(|byte| *byte == b'\n').any(|line| line == b"READY=1")
+}

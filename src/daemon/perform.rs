@@ -1,0 +1,412 @@
+//! The one interpreter of `Action`. Each order either produces its event at once, or starts
+//! something whose end produces it (`observe`). Orders may be given twice, by a supervisor and its
+//! successor: doing what is done already is no mistake here.
+
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::Ordering::SeqCst;
+
+use crate::supervisor::{Action, ChildId, Event, Generation, Hook, SignalKind};
+use crate::sys::page::{Keep, KeepForProgram, Slot};
+use crate::sys::poll::Interest;
+use crate::sys::process::{self, Wiring};
+use crate::sys::{SysError, cgroup, file, poll, socket};
+
+use super::jobs::{self, Tree};
+use super::spec::HookKind;
+use super::table::{Beside, Entry};
+use super::{Daemon, Token, borrow};
+
+/// In a slot's flags: readiness was reported for the present process.
+pub const FLAG_READY: u32 = 1;
+
+impl Daemon {
+    pub(super) fn perform(&mut self, action: Action) {
+        match action {
+            // Outputs come with the sections that declare them; a program has none to force.
+            Action::Force { child, attempt } => self.observe(Event::OutputsConfirmed { child, attempt }),
+            Action::Spawn { child, generation } => self.spawn(child, generation),
+            Action::Signal { child, signal, .. } => self.signal(child, signal),
+            Action::KillTree { child, generation } => self.kill_tree(child, generation),
+            Action::Run { child, generation, hook } => self.run_hook(child, generation, hook),
+            Action::EndHook { child, generation, hook } => self.end_ordered_hook(child, generation, hook),
+            // No watchdog is configured, so none is ever due.
+            Action::Feed => {}
+            Action::Finish => self.finish(),
+        }
+    }
+
+    fn spawn(&mut self, child: ChildId, generation: Generation) {
+        let slot = self.page.program(child.index());
+        let base = self.base.clone();
+        let Some(entry) = self.entry(child) else { return };
+        if std::mem::take(&mut entry.adopted) && slot.generation() == generation.0 && slot.has_begun() {
+            // A former supervisor did it, and died before it knew.
+            return self.observe(Event::Spawned { child, generation });
+        }
+        if let Some(next) = entry.next.take() {
+            let owner = entry.spec.exec.owner();
+            entry.amend(next.0, next.1, &base);
+            let moved = entry.spec.exec.owner() != owner;
+            self.limit_group(child);
+            self.refresh_notify(child, moved);
+            self.refresh_streams(child);
+        }
+        match self.start_process(child, generation) {
+            Ok(()) => self.observe(Event::Spawned { child, generation }),
+            Err(error) => {
+                if let Some(entry) = self.entry(child).filter(|entry| entry.spec.missing.is_none()) {
+                    entry.explain(format_args!("{error}"));
+                }
+                self.observe(Event::SpawnFailed { child, generation });
+            }
+        }
+    }
+
+    fn start_process(&mut self, child: ChildId, generation: Generation) -> Result<(), SysError> {
+        let index = child.index();
+        let slot = self.page.program(index);
+        let (page, life) = (self.page, self.life.record(index));
+        let null = self.page.kept(Keep::Null).unwrap_or(0);
+        self.drain_notify(child);
+        let ready = self.make_ready_pair(child)?;
+        let born_in_cgroup = self.renew_group(child);
+        let Some(entry) = self.entry(child) else { return Ok(()) };
+        if let Some(why) = &entry.spec.missing {
+            super::table::write_cut(&mut entry.reason, format_args!("{why}"));
+            return Err(SysError { operation: "start", errno: libc::ENOENT });
+        }
+        let wiring = Wiring {
+            standard: streams(entry, slot, null),
+            extra: ready
+                .as_ref()
+                .zip(entry.spec.exec.ready_descriptor)
+                .map(|(end, number)| (end.as_raw_fd(), number)),
+            cgroup: entry.group.as_ref().map(borrow),
+            born_in_cgroup,
+            life: Some(life),
+        };
+        slot.flags.store(0, SeqCst);
+        slot.digest.store(entry.digest, SeqCst);
+        entry.exit_taken = false;
+        entry.status_text.clear();
+        process::spawn(slot, generation.0, &entry.recipe, &wiring)?;
+        entry.process = super::observe::handle(page, slot);
+        self.watch_process(child);
+        Ok(())
+    }
+
+    /// A group that was killed as a whole is made anew before it is used; true: processes may be
+    /// born into it.
+    fn renew_group(&mut self, child: ChildId) -> bool {
+        let Some(entry) = self.table[child.index()].as_mut() else { return true };
+        if let Some(hierarchy) = self.hierarchy.as_ref().filter(|_| entry.group_killed) {
+            match hierarchy.renew_group(&entry.program.name) {
+                Ok(group) => {
+                    entry.group = Some(group);
+                    entry.group_killed = false;
+                    self.limit_group(child);
+                }
+                // Something is in it, or below it.
+                Err(_) => return false,
+            }
+        }
+        self.entry(child).is_none_or(|entry| !entry.group_deadly)
+    }
+
+    /// A fresh pair per process, so that a former one's late word cannot count. A socket pair
+    /// rather than a pipe: its bytes can be looked at before they are taken.
+    fn make_ready_pair(&mut self, child: ChildId) -> Result<Option<std::os::fd::OwnedFd>, SysError> {
+        let slot = self.page.program(child.index());
+        let wanted = self.entry(child).is_some_and(|entry| entry.spec.exec.ready_descriptor.is_some());
+        if let Some(old) = slot.kept(KeepForProgram::Ready) {
+            self.poller.remove(poll::borrow(old));
+            slot.keep(KeepForProgram::Ready, None);
+        }
+        if !wanted {
+            return Ok(None);
+        }
+        let (ours, theirs) = socket::pair()?;
+        self.watch(borrow(&ours), Token::Ready(child), Interest::Read);
+        slot.keep(KeepForProgram::Ready, Some(ours));
+        Ok(Some(theirs))
+    }
+
+    fn signal(&mut self, child: ChildId, signal: SignalKind) {
+        let index = child.index();
+        let slot = self.page.program(index);
+        let Some(entry) = self.entry(child) else { return };
+        if !slot.is_alive() {
+            return;
+        }
+        let leader = process_group(entry, slot);
+        let number = match signal {
+            SignalKind::Stop => entry.program.stopsignal,
+            SignalKind::Pause => libc::SIGSTOP,
+            SignalKind::Resume => libc::SIGCONT,
+        };
+        match signal {
+            SignalKind::Stop if !entry.program.stopasgroup => {
+                send(entry, number);
+            }
+            SignalKind::Stop => {
+                // So young that it leads no group yet: then it is all there is.
+                if leader.is_none_or(|leader| process::kill(-leader, number).is_err()) {
+                    send(entry, number);
+                }
+            }
+            SignalKind::Pause | SignalKind::Resume => {
+                send(entry, number);
+                if let Some(leader) = leader {
+                    process::kill_if_there(-leader, number);
+                }
+                if let Some(group) = &entry.group {
+                    // What left the process group stands still too.
+                    entry.frozen = signal == SignalKind::Pause;
+                    cgroup::freeze(borrow(group), entry.frozen);
+                }
+            }
+        }
+    }
+
+    /// A signal an operator names.
+    pub(super) fn signal_number(&mut self, child: ChildId, number: i32) -> bool {
+        let alive = self.page.program(child.index()).is_alive();
+        alive && self.entry(child).is_some_and(|entry| send(entry, number))
+    }
+
+    fn kill_tree(&mut self, child: ChildId, generation: Generation) {
+        let slot = self.page.program(child.index());
+        let Some(entry) = self.entry(child) else { return };
+        entry.adopted = false;
+        entry.killing = Some(generation);
+        if slot.is_alive() {
+            send(entry, libc::SIGKILL);
+        }
+        let Some(group) = entry.group.as_ref() else {
+            // The group as a whole first: most trees end right here.
+            if let Some(leader) = process_group(entry, slot).filter(|_| slot.is_alive()) {
+                process::kill_if_there(-leader, libc::SIGKILL);
+            }
+            entry.sweep_owed = true;
+            return self.start_sweep(child);
+        };
+        if std::mem::take(&mut entry.frozen) {
+            // Nothing may be born into a group that stands still.
+            cgroup::freeze(borrow(group), false);
+        }
+        // Nothing left and nobody to kill is the usual case after a crash, and costs one read.
+        if !cgroup::is_populated(borrow(group)).unwrap_or(true) && !slot.is_alive() {
+            return self.tree_is_empty(child);
+        }
+        if entry.group_events.is_none() {
+            entry.group_events = cgroup::open_events(borrow(group)).ok();
+        }
+        entry.group_killed = true;
+        let killed = cgroup::kill(borrow(group)).is_ok();
+        let watched = entry.group_events.is_some();
+        if let Some(events) = self.table[child.index()].as_ref().and_then(|entry| entry.group_events.as_ref())
+        {
+            self.watch(borrow(events), Token::Group(child), Interest::Change);
+        }
+        match (killed && watched, self.entry(child)) {
+            (false, Some(entry)) => {
+                // No `cgroup.kill` in this kernel, or no descriptor to be had: a job does it by hand.
+                entry.sweep_owed = true;
+                self.start_sweep(child);
+            }
+            _ => self.check_tree(child),
+        }
+    }
+
+    /// The search for what is left, as soon as nothing else runs beside the program.
+    pub(super) fn start_sweep(&mut self, child: ChildId) {
+        let (life, guard) = (self.page.life.load(SeqCst), self.page.guard.load(SeqCst));
+        let slot = self.page.program(child.index());
+        let hook = self.page.hook(child.index());
+        let Some(entry) = self.entry(child) else { return };
+        let Some(generation) = entry.killing else { return };
+        if entry.beside.is_some() {
+            return self.end_hook(child);
+        }
+        entry.sweep_owed = false;
+        entry.beside = Some((Beside::Sweep, generation));
+        hook.forget();
+        hook.purpose.store(Beside::Sweep.number(), SeqCst);
+        let (name, group) = (entry.program.name.as_str(), entry.group.as_ref());
+        let started = process::spawn_job(hook, generation.0, || {
+            jobs::sweep(&Tree { group: group.map(borrow), quarry: jobs::quarry(life, name, slot, guard) })
+        });
+        if started.is_err() {
+            // No process to be had now.
+            entry.beside = None;
+            entry.sweep_owed = true;
+            self.try_again_soon();
+        }
+    }
+
+    fn run_hook(&mut self, child: ChildId, generation: Generation, hook: Hook) {
+        let slot = self.page.hook(child.index());
+        let Some(entry) = self.entry(child) else { return };
+        let task = Beside::Hook(hook);
+        if std::mem::take(&mut entry.adopted)
+            && slot.generation() == generation.0
+            && slot.purpose.load(SeqCst) == task.number()
+            && slot.has_begun()
+        {
+            // It runs, or has run, for a former supervisor; its exit is, or will be, in the slot.
+            entry.beside = Some((task, generation));
+            return self.take_hook_exit(child);
+        }
+        if entry.beside.is_some_and(|(beside, _)| beside == Beside::Reload) {
+            // The program's own reload gives way; nobody waits for its outcome.
+            self.end_hook(child);
+        }
+        if let Err(error) = self.start_hook(child, generation, task) {
+            if let Some(entry) = self.entry(child) {
+                entry.beside = None;
+                entry.explain(format_args!("{hook:?}: {error}"));
+            }
+            self.observe(Event::HookFinished { child, generation, hook, success: false });
+        }
+    }
+
+    /// Starts what is to run beside a program: a command of its own, or a search of ours.
+    pub(super) fn start_hook(
+        &mut self,
+        child: ChildId,
+        generation: Generation,
+        task: Beside,
+    ) -> Result<(), SysError> {
+        let index = child.index();
+        let (life, guard) = (self.page.life.load(SeqCst), self.page.guard.load(SeqCst));
+        let page = self.page;
+        let (main, slot) = (page.program(index), page.hook(index));
+        let null = self.page.kept(Keep::Null).unwrap_or(0);
+        let born_in_cgroup = self.renew_group(child);
+        let Some(entry) = self.entry(child) else { return Ok(()) };
+        let kind = match task {
+            Beside::Hook(Hook::OnStart) => Some(HookKind::OnStart),
+            Beside::Hook(Hook::ReadyCheck) => Some(HookKind::ReadyCheck),
+            Beside::Hook(Hook::StopCommand) => Some(HookKind::StopCommand),
+            Beside::Hook(Hook::OnStop) => Some(HookKind::OnStop),
+            Beside::Hook(Hook::OnFailure) => Some(HookKind::OnFailure),
+            Beside::Reload => Some(HookKind::Reload),
+            Beside::Hook(Hook::FindMain) | Beside::Sweep => None,
+        };
+        entry.beside = Some((task, generation));
+        slot.forget();
+        slot.purpose.store(task.number(), SeqCst);
+        if let Some(recipe) = kind.and_then(|kind| entry.hooks[kind as usize].as_ref()) {
+            let wiring = Wiring {
+                standard: streams(entry, main, null),
+                extra: None,
+                cgroup: entry.group.as_ref().map(borrow),
+                born_in_cgroup,
+                life: None,
+            };
+            process::spawn(slot, generation.0, recipe, &wiring)?;
+            drop(super::observe::handle(page, slot));
+            return Ok(());
+        }
+        let (name, group) = (entry.program.name.as_str(), entry.group.as_ref());
+        let pidfile = entry.spec.exec.pidfile.as_deref();
+        process::spawn_job(slot, generation.0, || {
+            let tree = Tree { group: group.map(borrow), quarry: jobs::quarry(life, name, main, guard) };
+            jobs::find_main(&tree, guard, pidfile, slot)
+        })
+        .map(drop)
+    }
+
+    fn end_ordered_hook(&mut self, child: ChildId, generation: Generation, hook: Hook) {
+        let running = (Beside::Hook(hook), generation);
+        if self.entry(child).is_some_and(|entry| entry.beside == Some(running)) {
+            // Ended already: its exit is in the slot, and is taken with the others.
+            return self.end_hook(child);
+        }
+        // A former supervisor was killed before it could start it.
+        self.observe(Event::HookFinished { child, generation, hook, success: false });
+    }
+
+    pub(super) fn end_hook(&mut self, child: ChildId) {
+        let slot = self.page.hook(child.index());
+        if slot.is_alive() {
+            let pid = slot.spawned() as i32;
+            // Its group too, where it is a command (jobs lead none).
+            let _ = process::kill(pid, libc::SIGKILL);
+            let _ = process::kill(-pid, libc::SIGKILL);
+        }
+    }
+
+    /// What a hook left behind ends with it, where no process of the program needs the group.
+    pub(super) fn end_leftovers(&mut self, child: ChildId) {
+        let alive = self.page.program(child.index()).is_alive();
+        let leader = self.page.hook(child.index()).spawned() as i32;
+        let Some(entry) = self.entry(child) else { return };
+        match &entry.group {
+            // Usually nothing is left, and then the group stays as good as new.
+            Some(group) if !alive && cgroup::is_populated(borrow(group)).unwrap_or(true) => {
+                entry.group_killed = true;
+                let _ = cgroup::kill(borrow(group));
+            }
+            // While it is news that the hook has ended, the number of its group is its own.
+            None if !entry.beside_is_old => process::kill_if_there(-leader, libc::SIGKILL),
+            _ => {}
+        }
+    }
+
+    /// Pipes to the log writer, as the configuration has them now.
+    pub(super) fn refresh_streams(&mut self, child: ChildId) {
+        let slot = self.page.program(child.index());
+        let Some(entry) = self.entry(child) else { return };
+        let wanted = [
+            (entry.spec.stdout.is_some(), KeepForProgram::OutRead, KeepForProgram::OutWrite),
+            (entry.spec.stderr.is_some(), KeepForProgram::ErrRead, KeepForProgram::ErrWrite),
+        ];
+        let mut failed = None;
+        for (wanted, read_end, write_end) in wanted {
+            // One end alone, of a supervisor that was killed between the two, is as good as none.
+            let whole = slot.kept(read_end).is_some() && slot.kept(write_end).is_some();
+            match (wanted, whole) {
+                (true, false) => match file::pipe(true) {
+                    Ok((read, write)) => {
+                        slot.keep(read_end, Some(read));
+                        slot.keep(write_end, Some(write));
+                    }
+                    Err(error) => failed = Some(error),
+                },
+                (false, _) => {
+                    slot.keep(read_end, None);
+                    slot.keep(write_end, None);
+                }
+                (true, true) => {}
+            }
+        }
+        if let Some(error) = failed {
+            say!("{}: its output goes to /dev/null: {error}", entry.name());
+        }
+        self.restart_writer();
+    }
+}
+
+/// Signals the main process; false: there is none any more, and its end is on its way to us.
+fn send(entry: &Entry, signal: i32) -> bool {
+    entry.process.as_ref().is_some_and(|process| process::signal_process(borrow(process), signal).is_ok())
+}
+
+/// The living main process's group: a forking program's is not that of the process spawned. `None`: it
+/// is in ours still, or there is no telling.
+fn process_group(entry: &Entry, slot: &Slot) -> Option<i32> {
+    let group = process::group_of(slot.main());
+    // Still there after the question: then the answer was not about a later process.
+    group.filter(|_| send(entry, 0))
+}
+
+/// Standard input, output and error of a program and its hooks.
+fn streams(entry: &Entry, slot: &Slot, null: RawFd) -> [RawFd; 3] {
+    let out = slot.kept(KeepForProgram::OutWrite).unwrap_or(null);
+    let err = match entry.spec.exec.redirect_stderr {
+        true => out,
+        false => slot.kept(KeepForProgram::ErrWrite).unwrap_or(null),
+    };
+    [null, out, err]
+}

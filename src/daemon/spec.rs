@@ -1,0 +1,385 @@
+//! From what the configuration says to what the kernel needs: users to numbers, commands to
+//! paths, environments complete. Reads files (/etc/passwd, environment files), so it runs at the
+//! start or in a job; its result travels as bytes and is all a later supervisor needs.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::path::Path;
+use std::rc::Rc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Config, HookCommand, LogFile, Program, ProgramKind, ProgramReady, Reload};
+use crate::sys::process::{Identity, Recipe};
+use crate::sys::users::Accounts;
+use crate::sys::{file, proc};
+
+/// Everything resolved.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Resolved {
+    /// One per program, in the configuration's order.
+    pub specs: Vec<Spec>,
+    /// Members of this group may give orders.
+    pub control_group: Option<u32>,
+}
+
+/// One program.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Spec {
+    /// What the running process was made from; a change means a restart.
+    pub exec: Exec,
+    /// Hooks, by [`HookKind`].
+    pub hooks: [Option<Command>; HOOK_KINDS],
+    /// What it needs and this machine has not (a user, a file): it cannot be started, and says so.
+    pub missing: Option<String>,
+    /// Where standard output goes; none: /dev/null.
+    pub stdout: Option<Stream>,
+    /// Where standard error goes, unless it goes where standard output goes.
+    pub stderr: Option<Stream>,
+}
+
+/// What a process is made from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Exec {
+    command: Command,
+    environment: Vec<String>,
+    directory: Option<String>,
+    identity: Option<(u32, u32, Vec<u32>)>,
+    umask: Option<u32>,
+    limits: Vec<(u32, u64, u64)>,
+    nice: Option<i32>,
+    scheduling: Option<(i32, i32)>,
+    affinity: Option<u128>,
+    io_priority: Option<(u8, u8)>,
+    oom_score: Option<i32>,
+    capabilities: Option<u64>,
+    no_new_privs: bool,
+    /// Standard error goes where standard output goes.
+    pub redirect_stderr: bool,
+    /// It gets a NOTIFY_SOCKET.
+    pub notify: bool,
+    /// It gets a readiness descriptor with this number.
+    pub ready_descriptor: Option<i32>,
+    stdout_is_null: bool,
+    stderr_is_null: bool,
+    /// A forking daemon is another thing than the same command staying.
+    pub forking: bool,
+    /// Its pid file.
+    pub pidfile: Option<String>,
+}
+
+/// A command with the paths to try.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Command {
+    paths: Vec<String>,
+    words: Vec<String>,
+}
+
+/// A log file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Stream {
+    /// Its path.
+    pub path: String,
+    /// Rotated above this size; 0: never.
+    pub maxbytes: u64,
+    /// Rotated files kept.
+    pub backups: u32,
+}
+
+/// Commands a program has besides its own; index into [`Spec::hooks`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum HookKind {
+    /// `on_start`
+    OnStart,
+    /// `ready_check`
+    ReadyCheck,
+    /// `stop_command`
+    StopCommand,
+    /// `on_stop`
+    OnStop,
+    /// `on_failure`
+    OnFailure,
+    /// `reload`
+    Reload,
+}
+
+/// Number of the above.
+pub const HOOK_KINDS: usize = 6;
+
+/// PATH of programs whose environment has none (what login(1) gives).
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What is needed besides the configuration.
+pub struct Surroundings<'a> {
+    /// Users and groups.
+    pub accounts: &'a Accounts,
+    /// Where sockets are.
+    pub run_dir: &'a Path,
+    /// This life's number, for the marker.
+    pub life: u64,
+    /// The daemon's own environment, which programs inherit.
+    pub base: &'a Base,
+}
+
+/// The environment that every program inherits: the daemon's own, which is its guard's, so that it is
+/// the same for every supervisor of one life. Held once, whatever the number of programs.
+#[derive(Clone)]
+pub struct Base(Rc<[CString]>);
+
+/// Variables by which our own starter addresses us; not theirs to hear.
+const NOT_INHERITED: [&str; 7] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "INVOCATION_ID",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+];
+
+impl Base {
+    /// This process's environment.
+    pub fn inherit() -> Self {
+        use std::os::unix::ffi::OsStringExt;
+        let inherited =
+            std::env::vars_os().filter(|(name, _)| !NOT_INHERITED.iter().any(|ours| name == ours));
+        let entries = inherited.filter_map(|(name, value)| {
+            let mut entry = name.into_vec();
+            entry.push(b'=');
+            entry.extend(value.into_vec());
+            CString::new(entry).ok()
+        });
+        Base(entries.collect())
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find_map(|entry| entry.to_str().ok()?.strip_prefix(name)?.strip_prefix('='))
+    }
+}
+
+/// Resolves everything, and says for every program (by its index) what it needs that is not there: it is
+/// resolved to something that cannot be started. The index is the greatest for what is no program's.
+pub fn resolve(config: &Config, around: &Surroundings) -> (Resolved, Vec<(usize, String)>) {
+    let mut errors = Vec::new();
+    let mut specs = Vec::new();
+    for (index, program) in config.programs.iter().enumerate() {
+        match spec(program, config, around) {
+            Ok(spec) => specs.push(spec),
+            Err(error) => {
+                let missing = Some(error.clone());
+                specs.push(Spec { missing, ..Spec::default() });
+                errors.push((index, error));
+            }
+        }
+    }
+    let control_group = match &config.daemon.control_group {
+        None => None,
+        Some(name) => {
+            let group = around.accounts.group(name);
+            if group.is_none() {
+                errors.push((usize::MAX, format!("control_group = `{name}`: no such group in /etc/group")));
+            }
+            group
+        }
+    };
+    (Resolved { specs, control_group }, errors)
+}
+
+fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spec, String> {
+    let identity = match (&program.user, &program.group) {
+        (Some(user), group) => Some(around.accounts.identity(user, group.as_deref())?),
+        (None, Some(group)) => {
+            let group = around.accounts.group(group).ok_or(format!("no group `{group}` in /etc/group"))?;
+            Some(Identity { user: nix::unistd::geteuid().as_raw(), group, groups: vec![group] })
+        }
+        (None, None) => None,
+    };
+    let environment = environment(program, around)?;
+    let path = environment
+        .get("PATH")
+        .map(String::as_str)
+        .or(around.base.get("PATH"))
+        .unwrap_or(DEFAULT_PATH)
+        .to_owned();
+    let log = |log: &crate::config::Log, stream: &str| {
+        match &log.file {
+            LogFile::None => None,
+            LogFile::Auto => Some(format!("{}/{}-{stream}.log", config.daemon.log_dir, program.name)),
+            LogFile::Path(path) => Some(path.clone()),
+        }
+        .map(|path| Stream { path, maxbytes: log.maxbytes, backups: log.backups })
+    };
+    let stdout = log(&program.stdout, "stdout");
+    let stderr = if program.redirect_stderr { None } else { log(&program.stderr, "stderr") };
+    let hook = |hook: &Option<HookCommand>| hook.as_ref().map(|hook| command(&hook.command, &path));
+    let (ready_check, ready_descriptor) = match &program.ready {
+        ProgramReady::Check { check, .. } => (Some(command(&check.command, &path)), None),
+        ProgramReady::Descriptor(number) => (None, Some(*number)),
+        _ => (None, None),
+    };
+    let reload = match &program.reload {
+        Some(Reload::Command(hook)) => Some(command(&hook.command, &path)),
+        _ => None,
+    };
+    Ok(Spec {
+        missing: None,
+        hooks: [
+            hook(&program.on_start),
+            ready_check,
+            hook(&program.stop_command),
+            hook(&program.on_stop),
+            hook(&program.on_failure),
+            reload,
+        ],
+        exec: Exec {
+            command: command(&program.command, &path),
+            environment: environment.into_iter().map(|(name, value)| format!("{name}={value}")).collect(),
+            directory: program.directory.clone(),
+            identity: identity.map(|identity| (identity.user, identity.group, identity.groups)),
+            umask: program.umask,
+            limits: program.rlimits.clone(),
+            nice: program.nice,
+            scheduling: program.scheduling,
+            affinity: program.cpu_affinity,
+            io_priority: program.ioprio,
+            oom_score: program.oom_score_adj,
+            capabilities: program.capabilities,
+            no_new_privs: program.no_new_privs,
+            redirect_stderr: program.redirect_stderr,
+            notify: uses_notify(program),
+            ready_descriptor,
+            stdout_is_null: stdout.is_none(),
+            stderr_is_null: stderr.is_none(),
+            forking: program.kind == ProgramKind::Forking,
+            pidfile: program.pidfile.clone(),
+        },
+        stdout,
+        stderr,
+    })
+}
+
+fn uses_notify(program: &Program) -> bool {
+    program.kind == ProgramKind::Notify || program.ready == ProgramReady::Notify
+}
+
+/// What a program's environment has beyond the inherited: the file's, then the section's, then ours;
+/// later ones win.
+fn environment(program: &Program, around: &Surroundings) -> Result<BTreeMap<String, String>, String> {
+    let mut environment = BTreeMap::new();
+    if let Some(from) = &program.environment_file {
+        match file::read_bounded(Path::new(&from.path), crate::limits::CONFIG_BYTES_MAX) {
+            Ok(bytes) => environment.extend(parse_environment(&String::from_utf8_lossy(&bytes))),
+            Err(error) if from.optional && error.errno == libc::ENOENT => {}
+            Err(error) => return Err(format!("environment_file {}: {error}", from.path)),
+        }
+    }
+    environment.extend(program.environment.iter().cloned());
+    environment.insert(proc::MARKER.into(), format!("{:016x}/{}", around.life, program.name));
+    if uses_notify(program) {
+        let socket = around.run_dir.join("notify").join(&program.name);
+        environment.insert("NOTIFY_SOCKET".into(), socket.to_string_lossy().into_owned());
+    }
+    Ok(environment)
+}
+
+/// `NAME=value` lines; `#` and `;` begin a comment line; a value may be quoted.
+fn parse_environment(text: &str) -> impl Iterator<Item = (String, String)> {
+    text.lines().filter_map(|line| {
+        let line = line.trim();
+        if line.starts_with(['#', ';']) {
+            return None;
+        }
+        let (name, value) = line.strip_prefix("export ").unwrap_or(line).split_once('=')?;
+        let value = value.trim();
+        let unquoted = ['"', '\''].iter().find_map(|quote| value.strip_prefix(*quote)?.strip_suffix(*quote));
+        let name = name.trim();
+        (!name.is_empty()).then(|| (name.to_owned(), unquoted.unwrap_or(value).to_owned()))
+    })
+}
+
+/// The paths that a search of PATH would try, so that none is needed later.
+fn command(words: &[String], path: &str) -> Command {
+    let program = words.first().map_or("", String::as_str);
+    let paths = if program.contains('/') {
+        vec![program.to_owned()]
+    } else {
+        path.split(':').filter(|part| !part.is_empty()).map(|part| format!("{part}/{program}")).collect()
+    };
+    Command { paths, words: words.to_vec() }
+}
+
+fn strings(list: &[String]) -> Vec<CString> {
+    // The configuration has no zero bytes (checked where it is read).
+    list.iter().filter_map(|text| CString::new(text.as_str()).ok()).collect()
+}
+
+/// FNV-1a, 64 bit: nobody attacks it, it only has to notice an edit or a torn write.
+pub fn digest(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+impl Exec {
+    /// Tells one making from another.
+    pub fn digest(&self) -> u64 {
+        digest(&postcard::to_allocvec(self).unwrap_or_default())
+    }
+
+    /// Owner of what the program must be able to open.
+    pub fn owner(&self) -> Option<(u32, u32)> {
+        self.identity.as_ref().map(|(user, group, _)| (*user, *group))
+    }
+
+    /// Ready for the kernel.
+    pub fn recipe(&self, base: &Base) -> Recipe {
+        self.recipe_of(&self.command, base)
+    }
+
+    /// The same surroundings for another command: a hook runs as its program does.
+    pub fn recipe_of(&self, command: &Command, base: &Base) -> Recipe {
+        let mut recipe = Recipe::new(
+            strings(&command.paths),
+            strings(&command.words),
+            strings(&self.environment),
+            &base.0,
+        );
+        recipe.directory = self.directory.as_deref().and_then(|path| CString::new(path).ok());
+        recipe.identity = self.identity.as_ref().map(|(user, group, groups)| Identity {
+            user: *user,
+            group: *group,
+            groups: groups.clone(),
+        });
+        recipe.umask = self.umask;
+        recipe.limits.clone_from(&self.limits);
+        recipe.nice = self.nice;
+        recipe.scheduling = self.scheduling;
+        recipe.affinity = self.affinity;
+        recipe.io_priority = self.io_priority;
+        recipe.oom_score = self.oom_score.and_then(|score| CString::new(score.to_string()).ok());
+        recipe.capabilities = self.capabilities;
+        recipe.no_new_privs = self.no_new_privs;
+        recipe
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_environment_file_may_have_comments_exports_and_quotes() {
+        let text = "# no\nA=1\n export B=\"two words\"\n;C=3\nD='x'\n=bad\nE = e \n";
+        let read: Vec<_> = parse_environment(text).collect();
+        let expected = [("A", "1"), ("B", "two words"), ("D", "x"), ("E", "e")];
+        assert_eq!(read, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+
+    #[test]
+    fn a_command_without_a_slash_is_searched_in_path() {
+        let found = command(&["sleep".into(), "1".into()], "/a::/b");
+        assert_eq!(found.paths, ["/a/sleep", "/b/sleep"]);
+        assert_eq!(command(&["./x".into()], "/a").paths, ["./x"]);
+    }
+}

@@ -1,0 +1,196 @@
+//! KEEPS ALIVE. The parent of every process: it starts the supervisor and starts it again, hears
+//! of every exit and writes it down before the process number is free, passes signals on, and
+//! keeps the descriptors that must outlive a supervisor by sharing its table with it.
+//!
+//! No policy, no heap after the start, no input but signals: what does not happen here cannot go
+//! wrong here. It waits in one place, `sigtimedwait`.
+
+use std::sync::atomic::Ordering::SeqCst;
+
+use nix::sys::signal::Signal;
+
+use crate::limits::SUPERVISOR_SILENCE_MS_MAX;
+use crate::sys::page::{Keep, Page, request};
+use crate::sys::{SysError, clock, file, poll, proc, process, signal};
+use crate::time::{Instant, Millis};
+
+/// A supervisor that lived this long had no trouble starting: many times what taking over needs,
+/// and one that ends again and again just after it costs a few per cent of a processor.
+const SUPERVISOR_SETTLED: Millis = Millis(200);
+/// The longest pause between two supervisors. Children run on meanwhile.
+const SUPERVISOR_PAUSE_MAX: Millis = Millis(5000);
+
+/// How long the guard waits for the last of its descendants to die.
+const LEAVING_MAX: Millis = Millis(10_000);
+
+/// Runs for as long as multusd runs. `supervise` is the supervisor: it is called in a process of
+/// its own, on a copy of this one's memory. Returns the exit code of multusd.
+pub fn run(supervise: &dyn Fn(&'static Page) -> i32) -> u8 {
+    match prepare() {
+        Ok(page) => Guard { page, started: Instant::default(), failures: 0, unheard: None }.watch(supervise),
+        Err(error) => {
+            eprintln!("multusd: cannot start: {error}");
+            1
+        }
+    }
+}
+
+fn prepare() -> Result<&'static Page, SysError> {
+    // Whatever our starter left open would reach every program.
+    file::close_range(3, i32::MAX);
+    signal::block()?;
+    process::become_subreaper()?;
+    let page = Page::create()?;
+    page.started_at.store(clock::now().0, SeqCst);
+    page.guard.store(std::process::id(), SeqCst);
+    page.life.store(crate::sys::machine::random(), SeqCst);
+    page.keep(Keep::Wake, Some(poll::event_counter()?));
+    Ok(page)
+}
+
+struct Guard {
+    page: &'static Page,
+    /// When the present supervisor was started.
+    started: Instant,
+    /// Supervisors in a row that ended soon after their start.
+    failures: u32,
+    /// An exit that the supervisor has not been seen to take: since when, and its number.
+    unheard: Option<(Instant, u32)>,
+}
+
+impl Guard {
+    fn watch(&mut self, supervise: &dyn Fn(&'static Page) -> i32) -> u8 {
+        let mut next_start = Some(clock::now());
+        loop {
+            if next_start.is_some_and(|at| at <= clock::now()) {
+                next_start = None;
+                self.start(supervise);
+            }
+            let deadline = match (next_start, self.unheard) {
+                (Some(at), _) => Some(at),
+                (None, Some((since, _))) => Some(since + Millis(SUPERVISOR_SILENCE_MS_MAX)),
+                (None, None) => None,
+            };
+            match signal::wait(deadline) {
+                Some(Signal::SIGTERM | Signal::SIGINT) => self.ask(request::STOP),
+                Some(Signal::SIGHUP) => self.ask(request::RELOAD),
+                Some(Signal::SIGUSR1) => self.ask(request::DUMP),
+                Some(_) => {
+                    // Between two supervisors there is none whose end could be news.
+                    if self.collect() && next_start.is_none() {
+                        match self.page.finished.load(SeqCst) {
+                            0 => next_start = Some(self.replace()),
+                            done => return self.leave((done - 1) as u8),
+                        }
+                    }
+                }
+                None => self.judge(),
+            }
+        }
+    }
+
+    fn start(&mut self, supervise: &dyn Fn(&'static Page) -> i32) {
+        self.started = clock::now();
+        let page = self.page;
+        match process::spawn_supervisor(|| {
+            process::new_session();
+            process::set_title(c"multusd-superv");
+            page.supervisor.store(std::process::id(), SeqCst);
+            supervise(page)
+        }) {
+            Ok(pid) => page.supervisor.store(pid, SeqCst),
+            // No memory, no process number: the same as a supervisor that ended at once, and
+            // SIGALRM is the child that never was.
+            Err(_) => drop(process::kill(std::process::id() as i32, libc::SIGALRM)),
+        }
+    }
+
+    fn ask(&self, what: u32) {
+        self.page.requests.fetch_or(what, SeqCst);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(counter) = self.page.kept(Keep::Wake) {
+            poll::wake(poll::borrow(counter));
+        }
+    }
+
+    /// Writes down and reaps whatever ended; true: the supervisor did.
+    fn collect(&mut self) -> bool {
+        let mut supervisor_ended = self.page.supervisor.load(SeqCst) == 0;
+        let mut heard = false;
+        while let Some((pid, signalled, value)) = process::next_ended() {
+            if pid == self.page.supervisor.load(SeqCst) {
+                supervisor_ended = true;
+            } else if self.page.record_exit(pid, signalled, value) {
+                // At once, not after the loop: a restart waits for this.
+                self.wake();
+                heard = true;
+            }
+            process::reap(pid);
+        }
+        if heard && self.unheard.is_none() {
+            self.unheard = Some((clock::now(), self.page.exits_written.load(SeqCst)));
+        }
+        supervisor_ended
+    }
+
+    /// An exit has waited for too long: either the supervisor has seen it and all is well, or it
+    /// hangs, and a dead supervisor is better than one that hangs.
+    fn judge(&mut self) {
+        let Some((since, number)) = self.unheard else { return };
+        let now = clock::now();
+        if now < since + Millis(SUPERVISOR_SILENCE_MS_MAX) {
+            return;
+        }
+        let (seen, written) = (self.page.exits_seen.load(SeqCst), self.page.exits_written.load(SeqCst));
+        let pid = self.page.supervisor.load(SeqCst);
+        // Numbers wrap around; later exits that wait are a matter of their own.
+        if seen.wrapping_sub(number) as i32 >= 0 {
+            self.unheard = (seen != written).then_some((now, written));
+        } else if pid != 0 {
+            self.unheard = None;
+            // Its exit arrives as any other's.
+            let _ = process::kill(pid as i32, libc::SIGKILL);
+        }
+    }
+
+    /// The supervisor is dead: what it opened for itself is closed, what it kept stays.
+    fn replace(&mut self) -> Instant {
+        self.page.supervisor.store(0, SeqCst);
+        self.page.supervisor_restarts.fetch_add(1, SeqCst);
+        self.page.close_all_but_kept();
+        self.unheard = None;
+        let now = clock::now();
+        if now.since(self.started) >= SUPERVISOR_SETTLED {
+            self.failures = 0;
+            return now;
+        }
+        self.failures = self.failures.saturating_add(1);
+        // The first few are no series yet: an operator, or a test, may have killed them.
+        let pause = Millis(10_u64 << self.failures.saturating_sub(4).min(10));
+        now + if self.failures <= 4 { Millis::ZERO } else { pause.min(SUPERVISOR_PAUSE_MAX) }
+    }
+
+    /// Everything is done: whoever is left among our descendants is killed, then multusd ends.
+    fn leave(&self, code: u8) -> u8 {
+        let own = std::process::id();
+        let until = clock::now() + LEAVING_MAX;
+        loop {
+            while let Some((pid, ..)) = process::next_ended() {
+                process::reap(pid);
+            }
+            let children: Vec<u32> =
+                proc::all().iter().filter(|stat| stat.parent == own).map(|stat| stat.pid).collect();
+            // One in state D cannot be killed; init inherits it.
+            if children.is_empty() || clock::now() >= until {
+                return code;
+            }
+            for pid in children {
+                let _ = process::kill(pid as i32, libc::SIGKILL);
+            }
+            signal::wait(Some(clock::now() + Millis(1000)));
+        }
+    }
+}

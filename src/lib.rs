@@ -1,0 +1,21 @@
+//! multusd: a fail-safe supervisor for embedded Linux. This page is the map of the house.
+//!
+//! - [`supervisor`] DECIDES. Pure; facts in, orders out.
+//! - [`config`] READS TEXT. Pure; bytes in, tables or errors with their line out.
+//! - [`protocol`]: what `multusctl` and the daemon say to each other. Pure.
+//! - [`guard`] KEEPS ALIVE. Parent of every process; no policy.
+//! - [`daemon`] ACTS. The one loop, the one interpreter of [`supervisor::Action`].
+//! - [`sys`] TOUCHES THE KERNEL. The only unsafe code.
+//! - [`ctl`] is `multusctl`.
+//! - [`limits`], [`time`]: known to all.
+#![deny(unsafe_code)]
+
+pub mod config;
+pub mod ctl;
+pub mod daemon;
+pub mod guard;
+pub mod limits;
+pub mod protocol;
+pub mod supervisor;
+pub mod sys;
+pub mod time;

@@ -1,0 +1,67 @@
+//! Every capacity and time ceiling in one place, with compile-time asserts for how they relate.
+//!
+//! The tables of the supervisor are fixed: memory use is known when the binary is built, and one
+//! thing more than fits is a configuration error that names its line, never a failure at run time.
+//! A build with other capacities changes this file only.
+
+/// Programs one daemon supervises. Sizes the supervisor's table, the adoption page and `ChildSet`.
+pub const PROGRAM_COUNT_MAX: usize = 128;
+
+/// Inputs that may be configured.
+pub const INPUT_COUNT_MAX: usize = 64;
+
+/// Outputs that may be configured.
+pub const OUTPUT_COUNT_MAX: usize = 64;
+
+/// Connections to the control socket served at once; one more is refused at accept.
+pub const CONTROL_CLIENT_COUNT_MAX: usize = 16;
+
+/// Bytes in a program's name. It becomes a directory name, a file name and a table column.
+pub const NAME_BYTES_MAX: usize = 63;
+
+/// Bytes in the whole configuration, includes counted. A board's file is some kilobytes; what is
+/// larger than this is not a configuration but a mistake (a picture, a core dump) and is refused
+/// before it is read into memory.
+pub const CONFIG_BYTES_MAX: usize = 1 << 20;
+
+/// Configuration files one `[include]` may bring in, all patterns counted.
+pub const INCLUDE_COUNT_MAX: usize = 256;
+
+/// Orders one child can receive in one `decide`: force, kill tree, end hook and one more.
+pub const ACTIONS_PER_CHILD_MAX: usize = 4;
+
+/// Orders of one `decide`: every child's, one feed and one finish.
+pub const ACTION_COUNT_MAX: usize = PROGRAM_COUNT_MAX * ACTIONS_PER_CHILD_MAX + 2;
+
+/// Bytes in one packet of the control protocol, either direction. Larger replies come in pages.
+pub const PACKET_BYTES_MAX: usize = 8192;
+
+/// Milliseconds after which outputs that are not confirmed safe are forced again, whether or not
+/// anything else happened: a writer may still be alive (state D) and write once more.
+pub const FORCE_AGAIN_MS: u64 = 10;
+
+/// Milliseconds of pause, at the least, after a start that failed at once: no process came of it, its
+/// `on_start` failed, or it ended in the millisecond of its start. Holds whatever `restart_delay` is:
+/// where starting takes no time, a pause of none is a loop that never leaves the supervisor. Short
+/// enough that nobody notices, long enough for everything else to have its turn.
+pub const RESTART_PAUSE_MS_MIN: u64 = 10;
+
+/// Milliseconds in which the main process of a forking child must be found once the process that
+/// was spawned has returned. The job is the daemon's own and takes milliseconds; a pid file that
+/// is not there after this time will not come.
+pub const FIND_MAIN_MS_MAX: u64 = 10_000;
+
+/// Feed intervals after which the guard's last echo is stale and the watchdog starves. One echo is
+/// asked for per interval: two may be late on a busy board, a third says that nobody answers.
+pub const ECHO_INTERVALS_MAX: u64 = 3;
+
+/// Milliseconds the supervisor may leave a reported exit unread before the guard takes it for
+/// hung. Far above any scheduling delay seen on a loaded Pi, far below what an operator tolerates.
+pub const SUPERVISOR_SILENCE_MS_MAX: u64 = 10_000;
+
+const _: () = assert!(PROGRAM_COUNT_MAX <= 4096, "child ids are 16 bit and tables are scanned linearly");
+const _: () = assert!(PROGRAM_COUNT_MAX.is_multiple_of(64), "ChildSet is made of whole 64 bit words");
+const _: () = assert!(
+    ACTION_COUNT_MAX >= PROGRAM_COUNT_MAX * ACTIONS_PER_CHILD_MAX + 2,
+    "invariant 7: the action list cannot overflow"
+);

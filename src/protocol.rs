@@ -1,0 +1,260 @@
+//! What goes over the control socket: one request packet in, one reply packet out.
+//!
+//! SOCK_SEQPACKET on `RUN/control`. Byte 0 is the protocol's version, then postcard. Enums grow at
+//! their end only, and a struct that was released never changes (postcard cannot leave fields out):
+//! bytes that any released version wrote decode for ever (golden test).
+//! Pure: encodes and decodes, knows no socket.
+
+#![allow(missing_docs, reason = "each request has its sentence; its fields are named by what they carry")]
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::NAME_BYTES_MAX;
+
+/// Version of the protocol, byte 0 of every packet.
+pub const VERSION: u8 = 1;
+
+/// Programs in one page of a status reply; a page fits a packet (tested).
+pub const STATUS_PAGE_COUNT: usize = 8;
+
+/// Events in one packet of a subscription.
+pub const EVENT_PAGE_COUNT: usize = 8;
+
+/// A name as it travels; longer ones do not exist.
+pub type Name = heapless::String<NAME_BYTES_MAX>;
+
+/// A sentence for a person.
+pub type Text = heapless::String<200>;
+
+/// What a client asks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Request {
+    /// Who answers: `Reply::Daemon`.
+    Daemon,
+    /// Programs from this table position on, at most a page: `Reply::Status`.
+    Status { from: u16 },
+    /// One order for programs: `Reply::Done` when taken, or refused.
+    Order { name: Name, order: Order },
+    /// A signal number for one program's main process.
+    Signal { name: Name, signal: u8 },
+    /// The program's own `reload`.
+    ReloadProgram { name: Name },
+    /// Read the configuration again. `Reply::Done` when applied, `Refused` with the first error.
+    /// With `dry`, only report what would change.
+    Reload { dry: bool },
+    /// Answered by `Reply::Done`; from then on this connection receives `Reply::Events`, and sends
+    /// nothing more. The answer is what lets a client give an order without missing its events.
+    Subscribe,
+    /// Stop everything in order and end.
+    Quit,
+    /// Stop everything in order and reboot (or power off) the machine, after a pause.
+    Shutdown { how: Shutdown, in_ms: u64 },
+    /// Take a pending shutdown back.
+    CancelShutdown,
+    /// The whole text behind this connection's last `Reload` or `Refused` (whose own text is the
+    /// beginning of it), from this byte on: `Reply::Page`, empty where there is none.
+    Page { from: u32 },
+}
+
+/// Which end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Shutdown {
+    /// Reboot.
+    Reboot,
+    /// Power off.
+    PowerOff,
+}
+
+/// Orders, as `supervisor::Order`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Order {
+    /// Run it and keep it running.
+    Start,
+    /// Run it once.
+    Once,
+    /// Take it down.
+    Stop,
+    /// Down, then up.
+    Restart,
+    /// SIGSTOP.
+    Pause,
+    /// SIGCONT.
+    Resume,
+}
+
+/// What the daemon answers.
+#[allow(clippy::large_enum_variant, reason = "one at a time, on the stack: the loop does not allocate")]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Reply {
+    /// Taken, or done. The text says what changed where there is something to say.
+    Done { text: Text },
+    /// Not done.
+    Refused { why: Refusal, text: Text },
+    /// The daemon itself.
+    Daemon(DaemonStatus),
+    /// A page of programs; `next` is the next page's `from`, none: that was the last.
+    Status { programs: heapless::Vec<ProgramStatus, STATUS_PAGE_COUNT>, next: Option<u16> },
+    /// News for a subscriber.
+    Events { events: heapless::Vec<Event, EVENT_PAGE_COUNT> },
+    /// A piece of a long text; `next` as above.
+    Page { text: heapless::String<4096>, next: Option<u32> },
+}
+
+/// Why not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// The client may not.
+    NotAllowed,
+    /// No such program.
+    NoSuchProgram,
+    /// The program does not run.
+    NotRunning,
+    /// It cannot be done now, or here.
+    Failed,
+    /// The request made no sense.
+    BadRequest,
+    /// The configuration has errors.
+    BadConfig,
+}
+
+/// The daemon itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DaemonStatus {
+    /// Version of multusd.
+    pub version: heapless::String<24>,
+    /// Process ids.
+    pub guard_pid: u32,
+    /// Process ids.
+    pub supervisor_pid: u32,
+    /// Milliseconds since the guard started.
+    pub uptime_ms: u64,
+    /// Times the supervisor was replaced.
+    pub supervisor_restarts: u32,
+    /// Programs in the table.
+    pub programs: u16,
+    /// Milliseconds until a pending shutdown.
+    pub shutdown_in_ms: Option<u64>,
+    /// The configuration in force is not the file's: why.
+    pub config_note: Text,
+    /// What cannot be done here (no control groups, not root, …), one sentence each, in pages.
+    pub limitations: heapless::Vec<Text, 8>,
+}
+
+/// One program, as `supervisor::Status` and what the daemon knows besides.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProgramStatus {
+    /// Name.
+    pub name: Name,
+    /// State.
+    pub state: State,
+    /// Main process; 0: none.
+    pub pid: u32,
+    /// Starts beyond the first.
+    pub restarts: u32,
+    /// Failures in the current series.
+    pub failures: u32,
+    /// Milliseconds since the main process was started; 0: no process.
+    pub uptime_ms: u64,
+    /// Milliseconds in this state.
+    pub since_ms: u64,
+    /// Milliseconds until the next start.
+    pub next_start_ms: Option<u64>,
+    /// How the last process ended.
+    pub last_exit: Option<LastExit>,
+    /// Why, in words (`hung`, `exit code 1`, `exec /x: No such file or directory`).
+    pub reason: heapless::String<120>,
+    /// Its own words (`STATUS=`).
+    pub status_text: heapless::String<120>,
+    /// Heartbeat.
+    pub heartbeat: Option<Heartbeat>,
+    /// Outputs it owns.
+    pub outputs: heapless::Vec<Output, 8>,
+}
+
+/// How a process ended: exactly one of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastExit {
+    /// Exit code.
+    pub code: Option<u8>,
+    /// Signal number.
+    pub signal: Option<u8>,
+}
+
+/// How a heartbeat stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// Milliseconds since the last beat.
+    pub age_ms: u64,
+    /// The longest silence allowed.
+    pub limit_ms: u64,
+}
+
+/// One output a program owns.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    /// Name.
+    pub name: heapless::String<31>,
+    /// Level that was read: true is high.
+    pub level: Option<bool>,
+    /// Whether that is its safe level, confirmed.
+    pub safe: bool,
+}
+
+/// States, as `supervisor::State`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum State {
+    /// Down, and meant to be.
+    Stopped,
+    /// On its way up.
+    Starting,
+    /// Ready.
+    Running,
+    /// Waiting for its next start.
+    Backoff,
+    /// On its way down.
+    Stopping,
+    /// Ended by itself.
+    Exited,
+    /// Given up.
+    Fatal,
+    /// SIGSTOPped.
+    Paused,
+    /// Waiting for what it requires.
+    Held,
+}
+
+/// News: one program changed its state (or something happened to the daemon: empty name).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Counts up by one; a gap means that this subscriber was too slow.
+    pub seq: u64,
+    /// Milliseconds since boot (CLOCK_MONOTONIC).
+    pub at_ms: u64,
+    /// Program.
+    pub name: Name,
+    /// State before.
+    pub from: State,
+    /// State now.
+    pub to: State,
+    /// Main process, 0: none.
+    pub pid: u32,
+    /// Why, in words.
+    pub reason: heapless::String<120>,
+}
+
+/// Encodes a request or a reply into a packet's bytes; the slice returned is what to send.
+/// `None`: it does not fit the buffer (cannot happen with `limits::PACKET_BYTES_MAX`, tested).
+pub fn encode<'b>(message: &impl Serialize, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
+    let (version, rest) = buffer.split_first_mut()?;
+    *version = VERSION;
+    let length = postcard::to_slice(message, rest).ok()?.len();
+    Some(&buffer[..=length])
+}
+
+/// Decodes a packet. `None`: another version, or not a message. Never panics, whatever the bytes.
+pub fn decode<'b, T: Deserialize<'b>>(packet: &'b [u8]) -> Option<T> {
+    match packet.split_first()? {
+        (&VERSION, rest) => postcard::from_bytes(rest).ok(),
+        _ => None,
+    }
+}

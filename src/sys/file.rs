@@ -1,0 +1,377 @@
+//! Files: pipes, memory files, locks, and writes that survive a power cut at any instruction.
+
+use std::ffi::{CStr, CString};
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+
+use super::{SysError, check};
+
+/// A pipe: (read end, write end), both close-on-exec.
+pub fn pipe(nonblocking_read: bool) -> Result<(OwnedFd, OwnedFd), SysError> {
+    let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(SysError::of("pipe2"))?;
+    if nonblocking_read {
+        nix::fcntl::fcntl(&read, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
+            .map_err(SysError::of("fcntl"))?;
+    }
+    Ok((read, write))
+}
+
+/// /dev/null, for reading and writing.
+pub fn null() -> Result<OwnedFd, SysError> {
+    open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).map_err(SysError::of("open /dev/null"))
+}
+
+/// An empty file in memory.
+pub fn memory(name: &CStr) -> Result<OwnedFd, SysError> {
+    // SAFETY: a C string and a flag in, a descriptor of our own out.
+    unsafe {
+        let number = check("memfd_create", libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC))?;
+        Ok(OwnedFd::from_raw_fd(number))
+    }
+}
+
+/// All of a memory file, wherever its offset is.
+pub fn read_memory(file: BorrowedFd) -> Result<Vec<u8>, SysError> {
+    let length = nix::sys::stat::fstat(file).map_err(SysError::of("fstat"))?.st_size as usize;
+    let mut bytes = vec![0; length];
+    let mut done = 0;
+    while done < length {
+        match nix::sys::uio::pread(file, &mut bytes[done..], done as i64).map_err(SysError::of("pread"))? {
+            0 => break,
+            count => done += count,
+        }
+    }
+    bytes.truncate(done);
+    Ok(bytes)
+}
+
+/// Appends to a memory file.
+pub fn append(file: BorrowedFd, mut bytes: &[u8]) -> Result<(), SysError> {
+    while !bytes.is_empty() {
+        let count = nix::unistd::write(file, bytes).map_err(SysError::of("write"))?;
+        bytes = &bytes[count..];
+    }
+    Ok(())
+}
+
+/// Takes the lock of a directory, for as long as the descriptor lives. `Ok(None)`: another has it.
+pub fn lock(path: &Path) -> Result<Option<OwnedFd>, SysError> {
+    let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    let file = open(path, flags, Mode::from_bits_truncate(0o600)).map_err(SysError::of("open"))?;
+    // The lock lies on the open file, which guard and supervisor share; children, whose copy is
+    // closed by their exec, do not hold it.
+    // SAFETY: a valid descriptor and a flag.
+    let result =
+        unsafe { libc::flock(std::os::fd::AsRawFd::as_raw_fd(&file), libc::LOCK_EX | libc::LOCK_NB) };
+    match check("flock", result) {
+        Ok(_) => Ok(Some(file)),
+        Err(error) if error.errno == libc::EWOULDBLOCK => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Permission bits of a path.
+pub fn set_mode(path: &Path, mode: u32) -> Result<(), SysError> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(|error| from_io("chmod", &error))
+}
+
+/// Owner of a path.
+pub fn set_owner(path: &Path, user: u32, group: u32) -> Result<(), SysError> {
+    nix::unistd::chown(path, Some(user.into()), Some(group.into())).map_err(SysError::of("chown"))
+}
+
+fn from_io(operation: &'static str, error: &std::io::Error) -> SysError {
+    SysError { operation, errno: error.raw_os_error().unwrap_or(libc::EIO) }
+}
+
+/// Reads at most `limit` bytes of a regular file; more is an error (EFBIG).
+pub fn read_bounded(path: &Path, limit: usize) -> Result<Vec<u8>, SysError> {
+    // Not to wait for a FIFO's writer or a tape: only regular files are configuration.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .open(path)
+        .map_err(|error| from_io("open", &error))?;
+    let metadata = file.metadata().map_err(|error| from_io("stat", &error))?;
+    if metadata.is_dir() {
+        return Err(SysError { operation: "read", errno: libc::EISDIR });
+    }
+    read_at_most(file, limit)
+}
+
+fn read_at_most(file: File, limit: usize) -> Result<Vec<u8>, SysError> {
+    let mut bytes = Vec::new();
+    file.take(limit as u64 + 1).read_to_end(&mut bytes).map_err(|error| from_io("read", &error))?;
+    if bytes.len() > limit { Err(SysError { operation: "read", errno: libc::EFBIG }) } else { Ok(bytes) }
+}
+
+/// Opens a file that only we may have made, which therefore is believed: a regular one of our own
+/// user, no symbolic link.
+pub fn open_own(path: &Path, writable: bool) -> Result<File, SysError> {
+    // Not to wait for a FIFO's other end before it can be refused.
+    let file = OpenOptions::new()
+        .read(true)
+        .write(writable)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)
+        .map_err(|error| from_io("open", &error))?;
+    let metadata = file.metadata().map_err(|error| from_io("stat", &error))?;
+    if metadata.is_file() && metadata.uid() == own_user() {
+        Ok(file)
+    } else {
+        Err(SysError { operation: "file owner", errno: libc::EPERM })
+    }
+}
+
+/// Like [`read_bounded`], of a file that is believed ([`open_own`]).
+pub fn read_own(path: &Path, limit: usize) -> Result<Vec<u8>, SysError> {
+    read_at_most(open_own(path, false)?, limit)
+}
+
+fn own_user() -> u32 {
+    nix::unistd::geteuid().as_raw()
+}
+
+/// A file to append to, and whether it is a regular one: only such have a size to cap.
+///
+/// Programs may own the directory their logs are in, and we may be root: what they put in a log's
+/// place must neither lead elsewhere (symbolic and hard links) nor keep us waiting (FIFOs), nor
+/// become our terminal.
+pub fn open_log(path: &Path) -> std::io::Result<(File, bool)> {
+    let refused = |why: &'static str| std::io::Error::other(why);
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o640)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC)
+        .open(path)
+        .map_err(|error| match error.raw_os_error() {
+            Some(libc::ELOOP) => refused("a symbolic link, which is not followed"),
+            Some(libc::ENXIO) => refused("a FIFO or socket, which is no place for a log"),
+            _ => error,
+        })?;
+    let metadata = file.metadata()?;
+    let kind = metadata.file_type();
+    if kind.is_file() {
+        // A second name may be that of a file its planter could not write.
+        return if metadata.nlink() == 1 { Ok((file, true)) } else { Err(refused("has hard links")) };
+    }
+    if kind.is_char_device() { Ok((file, false)) } else { Err(refused("neither a file nor a device")) }
+}
+
+/// A path still names this very file.
+pub fn is_still(path: &Path, file: &File) -> bool {
+    let named = fs::symlink_metadata(path).map(|named| (named.dev(), named.ino()));
+    let open = file.metadata().map(|open| (open.dev(), open.ino()));
+    named.is_ok_and(|named| open.is_ok_and(|open| named == open))
+}
+
+/// Replaces a file so that a power cut at any instruction leaves the old one or the new one:
+/// written beside it, synced, renamed over it, directory synced.
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), SysError> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let mut beside = PathBuf::from(path).into_os_string();
+    beside.push(".new");
+    let beside = PathBuf::from(beside);
+    // One that a power cut left; none is no matter. What somebody puts there after this is refused.
+    let _ = fs::remove_file(&beside);
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .custom_flags(libc::O_NOFOLLOW)
+        .mode(0o600)
+        .open(&beside)
+        .map_err(|error| from_io("open", &error))?;
+    file.write_all(bytes).map_err(|error| from_io("write", &error))?;
+    file.sync_all().map_err(|error| from_io("fsync", &error))?;
+    fs::rename(&beside, path).map_err(|error| from_io("rename", &error))?;
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(|error| from_io("fsync", &error))
+}
+
+/// Makes a directory and what leads to it. One that is there already must be safe to keep files in:
+/// what lies in it is believed later, sockets in it take orders.
+pub fn make_directory(path: &Path, mode: u32) -> Result<(), SysError> {
+    if path.is_dir() {
+        return check_directory(path);
+    }
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(|error| from_io("mkdir", &error))?;
+    }
+    match fs::DirBuilder::new().mode(mode).create(path) {
+        Ok(()) => {}
+        // Another was faster, whoever that is.
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => return check_directory(path),
+        Err(error) => return Err(from_io("mkdir", &error)),
+    }
+    // The umask took bits. Through a descriptor: the name may lead elsewhere by now.
+    let made = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
+        .open(path)
+        .map_err(|error| from_io("open", &error))?;
+    let owner = made.metadata().map_err(|error| from_io("stat", &error))?.uid();
+    if owner != own_user() {
+        return Err(SysError { operation: "directory owner", errno: libc::EPERM });
+    }
+    made.set_permissions(fs::Permissions::from_mode(mode)).map_err(|error| from_io("chmod", &error))
+}
+
+/// Nobody but us and root can put something into the directory, or another one in its place.
+fn check_directory(path: &Path) -> Result<(), SysError> {
+    let trusted = |metadata: &fs::Metadata| [0, own_user()].contains(&metadata.uid());
+    // The name itself, which may be a symbolic link (/var/run), and what it leads to.
+    let name = fs::symlink_metadata(path).map_err(|error| from_io("stat", &error))?;
+    let directory = fs::metadata(path).map_err(|error| from_io("stat", &error))?;
+    if !directory.is_dir() {
+        return Err(SysError { operation: "mkdir", errno: libc::ENOTDIR });
+    }
+    if !trusted(&name) || !trusted(&directory) {
+        return Err(SysError { operation: "directory owner", errno: libc::EPERM });
+    }
+    // In a sticky one nobody can replace what is another's.
+    let (is_open, is_sticky) = (directory.mode() & 0o022 != 0, directory.mode() & 0o1000 != 0);
+    if is_open && !is_sticky {
+        return Err(SysError { operation: "directory writable by others", errno: libc::EPERM });
+    }
+    Ok(())
+}
+
+/// Paths that match a pattern (glob(3)), sorted.
+pub fn glob(pattern: &str) -> Vec<String> {
+    let Ok(pattern) = CString::new(pattern) else { return Vec::new() };
+    // SAFETY: glob fills `found`, which is read within its bounds and freed once.
+    unsafe {
+        let mut found = std::mem::zeroed::<libc::glob_t>();
+        let mut paths = Vec::new();
+        if libc::glob(pattern.as_ptr(), 0, None, &mut found) == 0 {
+            for index in 0..found.gl_pathc {
+                let path = CStr::from_ptr(*found.gl_pathv.add(index));
+                paths.extend(path.to_str().map(str::to_owned));
+            }
+        }
+        libc::globfree(&mut found);
+        paths
+    }
+}
+
+/// Waits until something in a directory changes (inotify(7)); for jobs.
+pub struct Watch(nix::sys::inotify::Inotify);
+
+impl Watch {
+    /// Watches a directory for files that appear or were written.
+    pub fn directory(path: &Path) -> Result<Self, SysError> {
+        use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC).map_err(SysError::of("inotify_init1"))?;
+        let changes = AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_CREATE;
+        inotify.add_watch(path, changes).map_err(SysError::of("inotify_add_watch"))?;
+        Ok(Watch(inotify))
+    }
+
+    /// Waits for the next change, at most so long.
+    pub fn wait(&self, timeout_ms: u16) {
+        if super::poll::wait_readable(self.0.as_fd(), Some(timeout_ms)) {
+            // What changed does not matter, the caller looks.
+            let _ = self.0.read_events();
+        }
+    }
+}
+
+/// Waits; for jobs that have nothing to wait for.
+pub fn pause(milliseconds: u16) {
+    use nix::poll::{PollTimeout, poll};
+    // Cut short by a signal is no harm.
+    let _ = poll(&mut [], PollTimeout::from(milliseconds));
+}
+
+/// Closes every descriptor from 3 on but these.
+pub fn close_all_but(kept: &mut [i32]) {
+    kept.sort_unstable();
+    let mut from = 3;
+    for number in kept {
+        close_range(from, *number - 1);
+        from = *number + 1;
+    }
+    close_range(from, i32::MAX);
+}
+
+/// Closes descriptors `first..=last` (close_range(2)); none if the range is empty.
+pub fn close_range(first: i32, last: i32) {
+    if first <= last {
+        // SAFETY: closes numbers whose owners are gone (callers' duty); touches no memory.
+        unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn scratch(test: &str) -> PathBuf {
+        let directory = std::env::temp_dir().join(format!("multusd-file-{test}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&directory);
+        make_directory(&directory, 0o755).unwrap();
+        directory
+    }
+
+    #[test]
+    fn a_directory_that_others_may_change_is_refused() {
+        let directory = scratch("directory");
+        let inner = directory.join("a/b");
+        make_directory(&inner, 0o755).unwrap();
+        make_directory(&inner, 0o755).unwrap();
+        for (mode, is_good) in [(0o775, false), (0o757, false), (0o1777, true), (0o700, true)] {
+            set_mode(&inner, mode).unwrap();
+            assert_eq!(make_directory(&inner, 0o755).is_ok(), is_good, "{mode:o}");
+        }
+        let link = directory.join("link");
+        symlink(&inner, &link).unwrap();
+        make_directory(&link, 0o755).unwrap();
+        if own_user() == 0 {
+            let refusal = Err(SysError { operation: "directory owner", errno: libc::EPERM });
+            std::os::unix::fs::lchown(&link, Some(65_534), None).unwrap();
+            assert_eq!(make_directory(&link, 0o755), refusal, "another's link");
+            set_owner(&inner, 65_534, 65_534).unwrap();
+            assert_eq!(make_directory(&inner, 0o755), refusal, "another's directory");
+        }
+        fs::write(directory.join("file"), "").unwrap();
+        make_directory(&directory.join("file"), 0o755).unwrap_err();
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_link_planted_beside_a_file_that_is_replaced_is_not_followed() {
+        let directory = scratch("replace");
+        let (path, victim) = (directory.join("x"), directory.join("victim"));
+        fs::write(&victim, "precious").unwrap();
+        symlink(&victim, directory.join("x.new")).unwrap();
+        replace(&path, b"new").unwrap();
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+        assert_eq!(read_own(&path, 10).unwrap(), b"new");
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn only_a_regular_file_of_our_own_is_believed() {
+        let directory = scratch("own");
+        let (path, link, fifo) = (directory.join("x"), directory.join("link"), directory.join("fifo"));
+        fs::write(&path, "words").unwrap();
+        symlink(&path, &link).unwrap();
+        nix::unistd::mkfifo(&fifo, Mode::from_bits_truncate(0o600)).unwrap();
+        assert_eq!(read_own(&path, 5).unwrap(), b"words");
+        read_own(&path, 4).unwrap_err();
+        read_own(&link, 5).unwrap_err();
+        read_own(&fifo, 5).unwrap_err();
+        if own_user() == 0 {
+            set_owner(&path, 65_534, 65_534).unwrap();
+            read_own(&path, 5).unwrap_err();
+        }
+        fs::remove_dir_all(directory).unwrap();
+    }
+}

@@ -1,0 +1,60 @@
+//! TOUCHES THE KERNEL. The only unsafe code of the crate; one kernel facility per file, each
+//! offering a safe interface. Decides nothing.
+#![allow(unsafe_code)]
+
+pub mod cgroup;
+pub mod clock;
+pub mod console;
+pub mod control_client;
+pub mod exec;
+pub mod file;
+pub mod life;
+pub mod machine;
+pub mod page;
+pub mod poll;
+pub mod proc;
+pub mod process;
+pub mod signal;
+pub mod slot;
+pub mod socket;
+pub mod terminal;
+pub mod users;
+
+use core::fmt;
+
+/// A system call that failed: which, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SysError {
+    /// The call, named as its man page is.
+    pub operation: &'static str,
+    /// The error number (errno(3)).
+    pub errno: i32,
+}
+
+impl SysError {
+    /// The error the last libc call left in errno.
+    pub(crate) fn last(operation: &'static str) -> Self {
+        SysError { operation, errno: nix::errno::Errno::last_raw() }
+    }
+
+    /// Wraps what nix reports.
+    pub(crate) fn of(operation: &'static str) -> impl FnOnce(nix::errno::Errno) -> SysError {
+        move |errno| SysError { operation, errno: errno as i32 }
+    }
+}
+
+impl fmt::Display for SysError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.operation, describe(self.errno))
+    }
+}
+
+/// The words for an error number, as strerror(3) has them.
+pub fn describe(errno: i32) -> &'static str {
+    nix::errno::Errno::from_raw(errno).desc()
+}
+
+/// −1 becomes the error of `operation`.
+pub(crate) fn check(operation: &'static str, result: libc::c_int) -> Result<libc::c_int, SysError> {
+    if result == -1 { Err(SysError::last(operation)) } else { Ok(result) }
+}

@@ -1,0 +1,89 @@
+//! Signals as values: blocked for good, then taken one at a time (sigtimedwait(2)).
+
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+
+use super::{SysError, check};
+use crate::time::{Instant, Millis};
+
+/// What the guard waits for.
+const GUARD_SIGNALS: [Signal; 6] =
+    [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGALRM];
+
+fn guard_set() -> SigSet {
+    GUARD_SIGNALS.into_iter().collect()
+}
+
+/// Blocks the guard's signals; they stay pending until [`wait`] takes them. The supervisor
+/// inherits the block and so is deaf to them: they are addressed to the guard.
+///
+/// What our starter had ignored (nohup(1) and the like) is default again: an ignored SIGCHLD would
+/// lose exits, and programs would inherit it. But for [`IGNORED`].
+pub fn block() -> Result<(), SysError> {
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&guard_set()), None).map_err(SysError::of("sigprocmask"))?;
+    // SAFETY: SIG_DFL and SIG_IGN install no code; signals that cannot be changed report an error,
+    // which we expect.
+    unsafe {
+        for number in 1..=64 {
+            libc::signal(number, libc::SIG_DFL);
+        }
+        for number in IGNORED {
+            libc::signal(number, libc::SIG_IGN);
+        }
+    }
+    Ok(())
+}
+
+/// Ignored by guard and supervisor. SIGPIPE: a peer that went away is an error code. SIGABRT: the C
+/// library's abort() in a process made by a bare clone may address the thread id it remembers,
+/// which is its parent's.
+const IGNORED: [libc::c_int; 2] = [libc::SIGPIPE, libc::SIGABRT];
+
+/// In a child, before its program: every disposition default, nothing blocked, as a program that a
+/// shell starts finds it. (Handlers are reset by the exec itself.)
+pub fn unblock_and_reset() {
+    // SAFETY: SIG_DFL installs no code; `empty` is initialised by sigemptyset.
+    unsafe {
+        for number in IGNORED {
+            libc::signal(number, libc::SIG_DFL);
+        }
+        let mut empty = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigemptyset(&mut empty);
+        libc::sigprocmask(libc::SIG_SETMASK, &empty, std::ptr::null_mut());
+    }
+}
+
+/// Takes the next of the guard's signals; `None` when `until` comes first.
+pub fn wait(until: Option<Instant>) -> Option<Signal> {
+    let set = guard_set();
+    let timeout = until.map(|until| {
+        let left = until.since(super::clock::now()) + Millis(1);
+        libc::timespec {
+            tv_sec: (left.0 / 1000) as libc::time_t,
+            tv_nsec: ((left.0 % 1000) * 1_000_000) as libc::c_long,
+        }
+    });
+    let timeout = timeout.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
+    // SAFETY: the set and the timeout (null or valid) outlive the call; no siginfo is asked for.
+    let number = unsafe { libc::sigtimedwait(set.as_ref(), core::ptr::null_mut(), timeout) };
+    Signal::try_from(check("sigtimedwait", number).ok()?).ok()
+}
+
+/// SIGTERM as something to poll, for jobs: it is blocked in whatever the supervisor forks.
+pub struct TermSignal(nix::sys::signalfd::SignalFd);
+
+impl TermSignal {
+    /// Receives the SIGTERMs of this process from now on.
+    pub fn new() -> Result<Self, SysError> {
+        let set: SigSet = [Signal::SIGTERM].into_iter().collect();
+        let flags = nix::sys::signalfd::SfdFlags::SFD_CLOEXEC;
+        nix::sys::signalfd::SignalFd::with_flags(&set, flags)
+            .map(TermSignal)
+            .map_err(SysError::of("signalfd"))
+    }
+}
+
+impl std::os::fd::AsFd for TermSignal {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

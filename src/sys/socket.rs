@@ -1,0 +1,200 @@
+//! The two Unix sockets: control (SOCK_SEQPACKET, one packet a message) and notify (SOCK_DGRAM,
+//! sd_notify(3)). Peers are known by what the kernel says of them (unix(7)).
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind, listen, setsockopt,
+    socket, sockopt,
+};
+
+use super::{SysError, check};
+
+/// Who is at the other end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Process id at the time of connecting or sending.
+    pub pid: u32,
+    /// Effective user.
+    pub user: u32,
+    /// Effective group.
+    pub group: u32,
+}
+
+fn bound(path: &Path, kind: SockType, mode: u32) -> Result<OwnedFd, SysError> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, kind, flags, None).map_err(SysError::of("socket"))?;
+    let address = UnixAddr::new(path).map_err(SysError::of("socket path"))?;
+    // One of a former life; its owner is dead, the lock on the run directory says so.
+    let _ = std::fs::remove_file(path);
+    bind(socket.as_raw_fd(), &address).map_err(SysError::of("bind"))?;
+    super::file::set_mode(path, mode)?;
+    Ok(socket)
+}
+
+/// The control socket; anyone may connect, what they may do is decided per request.
+pub fn listen_control(path: &Path) -> Result<OwnedFd, SysError> {
+    let socket = bound(path, SockType::SeqPacket, 0o666)?;
+    listen(&socket, Backlog::new(32).map_err(SysError::of("listen"))?).map_err(SysError::of("listen"))?;
+    Ok(socket)
+}
+
+/// The next connection; `None`: none waits.
+pub fn accept(listener: BorrowedFd) -> Option<(OwnedFd, Peer)> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let number = accept4(listener.as_raw_fd(), flags).ok()?;
+    // SAFETY: the kernel has just returned this descriptor to us alone.
+    let connection = unsafe { OwnedFd::from_raw_fd(number) };
+    let credentials = nix::sys::socket::getsockopt(&connection, sockopt::PeerCredentials).ok()?;
+    let peer = Peer { pid: credentials.pid() as u32, user: credentials.uid(), group: credentials.gid() };
+    Some((connection, peer))
+}
+
+/// Whether the peer was a member of the group when it connected (SO_PEERGROUPS).
+pub fn peer_has_group(connection: BorrowedFd, group: u32) -> bool {
+    let mut groups = [0_u32; 128];
+    let mut length = size_of_val(&groups) as libc::socklen_t;
+    // SAFETY: the buffer is as long as `length` says; the kernel writes at most that much.
+    let result = unsafe {
+        libc::getsockopt(
+            connection.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERGROUPS,
+            groups.as_mut_ptr().cast(),
+            &mut length,
+        )
+    };
+    let count = length as usize / size_of::<u32>();
+    check("getsockopt", result).is_ok() && groups[..count.min(groups.len())].contains(&group)
+}
+
+/// The result of reading one packet.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Received {
+    /// This many bytes.
+    Packet(usize),
+    /// None waits.
+    Nothing,
+    /// The other end is gone, or sent more than fits.
+    Closed,
+}
+
+/// Reads one packet, never waits.
+pub fn receive(connection: BorrowedFd, buffer: &mut [u8]) -> Received {
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
+    match nix::sys::socket::recv(connection.as_raw_fd(), buffer, flags) {
+        Ok(0) => Received::Closed,
+        Ok(length) if length > buffer.len() => Received::Closed,
+        Ok(length) => Received::Packet(length),
+        Err(Errno::EAGAIN | Errno::EINTR) => Received::Nothing,
+        Err(_) => Received::Closed,
+    }
+}
+
+/// Sends one packet, never waits; false: the other end takes no more, or is gone.
+pub fn send(connection: BorrowedFd, packet: &[u8]) -> bool {
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    nix::sys::socket::send(connection.as_raw_fd(), packet, flags).is_ok()
+}
+
+/// A program's NOTIFY_SOCKET, its owner's alone.
+pub fn listen_notify(path: &Path, owner: Option<(u32, u32)>) -> Result<OwnedFd, SysError> {
+    let socket = bound(path, SockType::Datagram, 0o600)?;
+    setsockopt(&socket, sockopt::PassCred, &true).map_err(SysError::of("setsockopt"))?;
+    if let Some((user, group)) = owner {
+        super::file::set_owner(path, user, group)?;
+    }
+    Ok(socket)
+}
+
+/// Bytes of control data that hold one `ucred` and nothing beside it.
+// SAFETY: arithmetic.
+const CREDENTIALS_BYTES: usize = unsafe { libc::CMSG_SPACE(size_of::<libc::ucred>() as u32) } as usize;
+
+/// Control data, aligned as its header has to be.
+#[repr(C)]
+union CredentialsRoom {
+    _header: libc::cmsghdr,
+    bytes: [u8; CREDENTIALS_BYTES],
+}
+
+/// Looks at the next notification and who sent it, leaving it where it is; `None`: none waits, or
+/// it could not be read and is gone. Descriptors sent along never become ours: the kernel writes
+/// the credentials first, and discards what then finds no room.
+pub fn peek_notification(socket: BorrowedFd, buffer: &mut [u8]) -> Option<(usize, Peer)> {
+    let mut room = CredentialsRoom { bytes: [0; CREDENTIALS_BYTES] };
+    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: numbers and pointers, for which zero is a value; some C libraries have padding here,
+    // which keeps this from being written as a literal.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = (&raw mut room).cast();
+    message.msg_controllen = CREDENTIALS_BYTES as _;
+    // SAFETY: the message describes `buffer` and `room`, which outlive the call, by their lengths.
+    let result =
+        unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT | libc::MSG_PEEK) };
+    let length = match Errno::result(result) {
+        Ok(length) => length as usize,
+        Err(Errno::EAGAIN | Errno::EINTR) => return None,
+        Err(_) => {
+            // Left there, it would be in the way of all that follow.
+            take_notification(socket);
+            return None;
+        }
+    };
+    // That control data was cut (MSG_CTRUNC) only says that descriptors were discarded.
+    // SAFETY: just received, into a room that lives.
+    Some((length, unsafe { sender(&message) }))
+}
+
+/// Who sent it, by its control data; nobody, where that does not say.
+///
+/// # Safety
+/// The message is as recvmsg left it, and the room for its control data still lives.
+unsafe fn sender(message: &libc::msghdr) -> Peer {
+    let nobody = Peer { pid: 0, user: u32::MAX, group: u32::MAX };
+    // SAFETY: looks at the message alone; null where not even a header fits.
+    let header = unsafe { libc::CMSG_FIRSTHDR(message) };
+    if header.is_null() {
+        return nobody;
+    }
+    // SAFETY: a whole header lies there, aligned as the room is.
+    let (length, kind) = unsafe { ((*header).cmsg_len, ((*header).cmsg_level, (*header).cmsg_type)) };
+    // SAFETY: arithmetic.
+    let needed = unsafe { libc::CMSG_LEN(size_of::<libc::ucred>() as u32) };
+    let is_whole = length >= needed as _ && message.msg_controllen >= needed as _;
+    if !is_whole || kind != (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) {
+        return nobody;
+    }
+    // SAFETY: a whole `ucred` follows the header; it need not be aligned for one.
+    let known = unsafe { libc::CMSG_DATA(header).cast::<libc::ucred>().read_unaligned() };
+    Peer { pid: known.pid as u32, user: known.uid, group: known.gid }
+}
+
+/// Takes the next notification away; false: there was none. Without room for control data the
+/// kernel discards what came along.
+pub fn take_notification(socket: BorrowedFd) -> bool {
+    nix::sys::socket::recv(socket.as_raw_fd(), &mut [0], MsgFlags::MSG_DONTWAIT).is_ok()
+}
+
+/// Two connected stream sockets: (ours, not waiting; theirs).
+pub fn pair() -> Result<(OwnedFd, OwnedFd), SysError> {
+    let (ours, theirs) =
+        nix::sys::socket::socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
+            .map_err(SysError::of("socketpair"))?;
+    Ok((ours, theirs))
+}
+
+/// Looks at what waits, leaving it where it is.
+pub fn peek(connection: BorrowedFd, buffer: &mut [u8]) -> Received {
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_PEEK;
+    match nix::sys::socket::recv(connection.as_raw_fd(), buffer, flags) {
+        Ok(0) => Received::Closed,
+        Ok(length) => Received::Packet(length),
+        Err(Errno::EAGAIN | Errno::EINTR) => Received::Nothing,
+        Err(_) => Received::Closed,
+    }
+}

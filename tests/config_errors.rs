@@ -1,0 +1,209 @@
+//! Broken files, sections and combinations of keys, each with the exact text that is reported.
+//! What single values can have wrong is in `config_key_errors.rs`.
+
+mod config_machine;
+
+use config_machine::Machine;
+use multusd::config::load;
+use multusd::limits::{CONFIG_BYTES_MAX, INCLUDE_COUNT_MAX, PROGRAM_COUNT_MAX};
+
+#[rustfmt::skip]
+const CASES: &[(&str, &str, &str)] = &[
+    ("a key before the first section", "command = /bin/a\n", "multusd.cfg:1: `command` stands before the first [section]"),
+    ("an unclosed section", "[program:a\ncommand = /bin/a\n", "multusd.cfg:1: `[program:a` has no closing ]"),
+    ("text after a section", "[program:a] b\n", "multusd.cfg:1: `b` stands after the section's ]"),
+    ("an unknown section", "[porgram:a]\ncommand = /bin/a\n", "multusd.cfg:1: unknown section [porgram:a]; did you mean [program:a]?"),
+    ("an unknown section without a name", "[programm]\n", "multusd.cfg:1: unknown section [programm]; did you mean [program:NAME]?"),
+    ("another unknown section", "[zebra]\n", "multusd.cfg:1: unknown section [zebra]; known are [multusd], [include] and [program:NAME]"),
+    ("a section of a later version", "[watchdog]\ntimeout = 10s\n", "multusd.cfg:1: [watchdog] is for a later version; this one has [multusd], [include] and [program:NAME]"),
+    ("an instance of a later version", "[output:pump]\n", "multusd.cfg:1: [output:pump] is for a later version; this one has [multusd], [include] and [program:NAME]"),
+    ("a section of Supervisor", "[supervisord]\nlogfile = /x\n", "multusd.cfg:1: [supervisord] is Supervisor's and has no counterpart here; remove it"),
+    ("a program without a name", "[program:]\ncommand = x\n", "multusd.cfg:1: the program name \"\" is empty"),
+    ("a program section without colon", "[program]\ncommand = x\n", "multusd.cfg:1: [program] has no name; write for example [program:pump]"),
+    ("a misspelt daemon section", "[multsud]\n", "multusd.cfg:1: unknown section [multsud]; did you mean [multusd]?"),
+    ("a name with a space", "[program:a b]\ncommand = x\n", "multusd.cfg:1: the program name \"a b\" holds a space"),
+    ("a name with a slash", "[program:a/b]\ncommand = x\n", "multusd.cfg:1: the program name \"a/b\" holds the character /"),
+    ("a name with a colon", "[program:a:b]\ncommand = x\n", "multusd.cfg:1: the program name \"a:b\" holds the character :"),
+    ("a name that begins with a dot", "[program:.a]\ncommand = x\n", "multusd.cfg:1: the program name \".a\" begins with a dot or a hyphen"),
+    ("a name that begins with a hyphen", "[program:-a]\ncommand = x\n", "multusd.cfg:1: the program name \"-a\" begins with a dot or a hyphen"),
+    ("a reserved name", "[program:all]\ncommand = x\n", "multusd.cfg:1: the program name \"all\" means all programs"),
+    ("a duplicate section", "[program:a]\ncommand = /bin/a\n[program:a]\ncommand = /bin/b\n", "multusd.cfg:3: duplicate section [program:a]; the first is in line 1"),
+    ("a duplicate daemon section", "[multusd]\n[multusd]\n", "multusd.cfg:2: duplicate section [multusd]; the first is in line 1"),
+    ("an unknown key", "[program:a]\ncomand = /bin/a\ncommand = /bin/a\n", "multusd.cfg:2: unknown key `comand`; did you mean `command`?"),
+    ("a key of a program in the daemon", "[multusd]\ncommand = x\n", "multusd.cfg:2: `command` belongs in [program:NAME]"),
+    ("an indented section", "[program:a]\ncommand = /bin/a\n  [program:b]\n", "multusd.cfg:3: an indented line continues command; move `[program:b]` to the left"),
+    ("several errors at once", "[multusd]\nhostnam = x\n[program:a]\nstartsecs = abc\nnice = 99\n[zebra]\n", "multusd.cfg:2: unknown key `hostnam`; did you mean `hostname`?\nmultusd.cfg:3: the section has no command; write for example command = /usr/bin/pump --port 3\nmultusd.cfg:4: startsecs = \"abc\" is not a number of seconds; write for example 1 or 2.5s\nmultusd.cfg:5: nice = \"99\" is out of range (-20 to 19); write for example 5\nmultusd.cfg:6: unknown section [zebra]; known are [multusd], [include] and [program:NAME]"),
+    ("no command", "[program:a]\nuser = b\n", "multusd.cfg:1: the section has no command; write for example command = /usr/bin/pump --port 3"),
+    ("an empty command", "[program:a]\ncommand =\n", "multusd.cfg:2: command has no value; write for example /usr/bin/pump --port 3"),
+    ("a commented-out command", "[program:a]\ncommand = ; /bin/a\n", "multusd.cfg:2: command has no value; write for example /usr/bin/pump --port 3"),
+    ("an open double quote", "[program:a]\ncommand = /bin/a \"b\n", "multusd.cfg:2: command = \"/bin/a \"b\" has a \" that is not closed"),
+    ("an open single quote", "[program:a]\ncommand = echo it's\n", "multusd.cfg:2: command = \"echo it's\" has a ' that is not closed"),
+    ("a last backslash", "[program:a]\ncommand = /bin/a \\\n", "multusd.cfg:2: command = \"/bin/a \\\" ends with a backslash that escapes nothing"),
+    ("an empty program", "[program:a]\ncommand = \"\" b\n", "multusd.cfg:2: command = \"\"\" b\" has no program to run"),
+    ("a single percent sign", "[program:a]\ncommand = date +%s\n", "multusd.cfg:2: command = \"date +%s\" holds a single %; write %% for a percent sign"),
+    ("an unknown expansion", "[program:a]\ncommand = /bin/a %(nme)s\n", "multusd.cfg:2: command = \"/bin/a %(nme)s\" holds the unknown name %(nme); known are program_name, process_num, numprocs, group_name, here, host_node_name and ENV_NAME"),
+    ("an open expansion", "[program:a]\ncommand = /bin/a %(program_name\n", "multusd.cfg:2: command = \"/bin/a %(program_name\" holds a %( that is not complete; write for example %(program_name)s, or %% for a percent sign"),
+    ("a text as a number", "[program:a]\ncommand = /bin/a %(program_name)d\n", "multusd.cfg:2: command = \"/bin/a %(program_name)d\" holds %(program_name)d, which is not a number; write %(program_name)s"),
+    ("a variable that is not there", "[program:a]\ncommand = /bin/a %(ENV_NOPE)s\n", "multusd.cfg:2: command = \"/bin/a %(ENV_NOPE)s\" needs NOPE, which is not in multusd's environment"),
+    ("a process number in the daemon", "[multusd]\nstate_dir = /x/%(process_num)d\n", "multusd.cfg:2: state_dir = \"/x/%(process_num)d\" holds the unknown name %(process_num); known are here, host_node_name and ENV_NAME"),
+    ("a daemon's time without a unit", "[multusd]\nreload_watch = 30\n", "multusd.cfg:2: reload_watch = \"30\" has no unit; write for example 30s"),
+    ("a relative state directory", "[multusd]\nstate_dir = state\n", "multusd.cfg:2: state_dir = \"state\" is not an absolute path; write for example /data/multusd"),
+    ("a bad cgroup", "[multusd]\ncgroup = on\n", "multusd.cfg:2: cgroup = \"on\" is not auto, off or an absolute path; write for example off or /sys/fs/cgroup/multusd"),
+    ("a bad host name", "[multusd]\nhostname = pump 7\n", "multusd.cfg:2: hostname = \"pump 7\" is not a host name; write for example pump-7"),
+    ("a name used twice", "[program:a]\ncommand = /bin/a\n[program:b]\nprocess_name = a\ncommand = /bin/b\n", "multusd.cfg:4: the program name \"a\" is used twice; the first is in line 1"),
+    ("a misspelt dependency", "[program:a]\ncommand = /bin/a\nrequires = netwrok\n[program:network]\ncommand = x\n", "multusd.cfg:3: requires: there is no program netwrok; did you mean network?"),
+    ("a cycle of two", "[program:a]\ncommand = x\nafter = b\n[program:b]\ncommand = x\nrequires = a\n", "multusd.cfg:3: these programs wait for each other: a -> b -> a (line 3, line 6)"),
+    ("a cycle of three", "[program:a]\ncommand = x\nafter = b\n[program:b]\ncommand = x\nafter = c, d\n[program:c]\ncommand = x\nrequires = a\n[program:d]\ncommand = x\n", "multusd.cfg:3: these programs wait for each other: a -> b -> c -> a (line 3, line 6, line 9)"),
+    ("include without files", "[include]\nfiles = %(nope)s\n", "multusd.cfg:2: files = \"%(nope)s\" holds the unknown name %(nope); known are here, host_node_name and ENV_NAME"),
+];
+
+#[test]
+fn every_broken_file_is_explained() {
+    for (name, text, expected) in CASES {
+        assert_eq!(errors(&mut Machine::with(text.as_bytes())), *expected, "{name}");
+    }
+}
+
+fn errors(machine: &mut Machine) -> String {
+    match load(machine, "multusd.cfg") {
+        Ok(_) => panic!("accepted"),
+        Err(errors) => errors.to_string(),
+    }
+}
+
+fn error_of(bytes: &[u8]) -> String {
+    errors(&mut Machine::with(bytes))
+}
+
+#[test]
+fn files_that_are_no_text() {
+    assert_eq!(
+        error_of(b"[program:a]\r\ncommand = /bin/a\r\n\0\0\0"),
+        "multusd.cfg:3: the file is damaged: it holds a NUL byte; copy it here again"
+    );
+    assert_eq!(
+        error_of(b"[program:a]\ncommand = /bin/\x01a"),
+        "multusd.cfg:2: holds the control character 0x01; is this a text file?"
+    );
+    assert_eq!(
+        error_of(b"[program:a]\ncommand = gr\xfc\xdfe"),
+        "multusd.cfg:2: holds the byte 0xfc, which is not UTF-8; save the file as UTF-8"
+    );
+    assert_eq!(error_of(b"\xff\xfe[\0m\0"), "multusd.cfg: is UTF-16; save it as UTF-8");
+    assert_eq!(
+        error_of(&vec![b'\n'; CONFIG_BYTES_MAX + 1]),
+        "multusd.cfg: is too large; all files together may have 1048576 bytes"
+    );
+}
+
+#[test]
+fn files_that_cannot_be_read() {
+    let mut machine = Machine::default();
+    assert_eq!(errors(&mut machine), "multusd.cfg: cannot be read: No such file or directory");
+    machine.directory("multusd.cfg");
+    assert_eq!(errors(&mut machine), "multusd.cfg: cannot be read: Is a directory");
+}
+
+#[test]
+fn a_megabyte_of_noise_is_a_bounded_list_of_errors() {
+    let mut seed = 7u64;
+    let mut noise: Vec<u8> = Vec::new();
+    while noise.len() < CONFIG_BYTES_MAX {
+        seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        noise.push((seed >> 56) as u8);
+    }
+    assert_eq!(errors(&mut Machine::with(&noise)).lines().count(), 1);
+    let letters: Vec<u8> =
+        noise.iter().map(|byte| b"[]=:;# \n\nabcdeilmnoprstux"[usize::from(byte % 25)]).collect();
+    let text = error_of(&letters);
+    assert_eq!(text.lines().count(), 101);
+    assert!(text.lines().last().unwrap().starts_with("multusd.cfg: and "), "{text}");
+    let keys: String = (0..100_000).map(|index| format!("comand{index}=\n")).collect();
+    let text = error_of(format!("[program:a]\n{}", &keys[..CONFIG_BYTES_MAX - 20]).as_bytes());
+    assert_eq!(text.lines().count(), 101);
+}
+
+#[test]
+fn names_and_values_that_are_too_long() {
+    let long = "x".repeat(64);
+    let shown = "x".repeat(60);
+    assert_eq!(
+        error_of(format!("[program:{long}]\ncommand = x").as_bytes()),
+        format!("multusd.cfg:1: the program name \"{shown}…\" is longer than 63 bytes")
+    );
+    let long = "x".repeat(61);
+    assert_eq!(
+        error_of(format!("[program:{long}]\ncommand = x\nnumprocs = 2").as_bytes()),
+        format!("multusd.cfg:1: the program name \"{long}_00\" is longer than 63 bytes")
+    );
+    assert_eq!(
+        error_of(format!("[program:a]\ncommand = {}", "x".repeat(33_000)).as_bytes()),
+        format!("multusd.cfg:2: command = \"{shown}…\" is longer than 32768 bytes")
+    );
+    let lines = "  xxxxxxxxxxxxxxx\n".repeat(2049);
+    let text = error_of(format!("[program:a]\ncommand =\n{lines}").as_bytes());
+    assert!(text.ends_with("is longer than 32768 bytes"), "{text}");
+}
+
+#[test]
+fn one_program_more_than_fits_is_an_error_with_its_line() {
+    let programs = |count: usize| -> String {
+        (0..count).map(|index| format!("[program:p{index}]\ncommand = x\n")).collect()
+    };
+    assert!(load(&mut Machine::with(programs(PROGRAM_COUNT_MAX).as_bytes()), "multusd.cfg").is_ok());
+    assert_eq!(
+        error_of(programs(PROGRAM_COUNT_MAX + 5).as_bytes()),
+        "multusd.cfg:257: more than 128 programs; this is the first too many"
+    );
+    let text = "[program:p]\ncommand = x\nnumprocs = 128\n[program:q]\ncommand = x\n[program:r]\ncommand = x\nnice = 99";
+    assert_eq!(
+        error_of(text.as_bytes()),
+        "multusd.cfg:4: more than 128 programs; this section has the first too many\n\
+         multusd.cfg:8: nice = \"99\" is out of range (-20 to 19); write for example 5"
+    );
+}
+
+#[test]
+fn errors_in_included_files_have_their_names_and_lines() {
+    let mut machine = Machine::default();
+    machine.file("multusd.cfg", "[include]\nfiles = d/*.cfg e.cfg\n[program:a]\ncommand = x\nafter = b\n");
+    machine.file("./d/b.cfg", "[program:b]\ncommand = x\nrequires = c\n");
+    machine.file("./d/c.cfg", "[program:c]\ncommand = x\nrequires = a\n[program:a]\n");
+    machine.file("./d/d.cfg", "[include]\nfiles = x\nfiles = y");
+    machine.file("./e.cfg", "oops");
+    assert_eq!(
+        errors(&mut machine),
+        "multusd.cfg:5: these programs wait for each other: a -> b -> c -> a (line 5, ./d/b.cfg:3, ./d/c.cfg:3)\n\
+         ./d/c.cfg:4: duplicate section [program:a]; the first is in multusd.cfg:3\n\
+         ./d/d.cfg:1: [include] works in the main file only\n\
+         ./e.cfg:1: `oops` is neither a [section] nor a key = value"
+    );
+}
+
+#[test]
+fn a_missing_part_makes_no_second_error() {
+    let mut machine = Machine::default();
+    machine.file("multusd.cfg", "[include]\nfiles = *.cfg\n[program:a]\ncommand = x\nafter = b\n");
+    machine.directory("./b.cfg");
+    assert_eq!(errors(&mut machine), "./b.cfg: cannot be read: Is a directory");
+}
+
+#[test]
+fn too_many_files_are_an_error() {
+    let mut machine = Machine::default();
+    machine.file("multusd.cfg", "[include]\nfiles = *.inc\n");
+    for index in 0..=INCLUDE_COUNT_MAX {
+        machine.file(&format!("./{index}.inc"), "");
+    }
+    assert_eq!(errors(&mut machine), "multusd.cfg:2: files: more than 256 files match");
+}
+
+#[test]
+fn the_environment_cannot_bring_lines_in() {
+    let mut machine = Machine::with(b"[program:a]\ncommand = x %(ENV_EVIL)s");
+    machine.env.push(("EVIL", "1\nuser = root"));
+    assert_eq!(
+        errors(&mut machine),
+        "multusd.cfg:2: command = \"x %(ENV_EVIL)s\" needs %(ENV_EVIL)s, which holds a control character"
+    );
+}

@@ -1,0 +1,107 @@
+//! Wrong values of keys, and keys that do not go together, each with the exact text that is reported.
+
+mod config_machine;
+
+use config_machine::Machine;
+use multusd::config::load;
+
+/// What is reported, and the lines that follow `[program:a]` and its command (lines 1 and 2).
+#[rustfmt::skip]
+const CASES: &[(&str, &str, &str)] = &[
+    ("a line that is nothing", "hello", "multusd.cfg:3: `hello` is neither a [section] nor a key = value"),
+    ("a duplicate key", "user = b\nUSER = c", "multusd.cfg:4: duplicate key `user`; the first is in line 3"),
+    ("a key that comes with the escalation ladder", "critical = true", "multusd.cfg:3: unknown key `critical`; `multusctl help` lists all keys"),
+    ("a key far from all others", "zebra = 1", "multusd.cfg:3: unknown key `zebra`; `multusctl help` lists all keys"),
+    ("an empty key", "= 1", "multusd.cfg:3: unknown key ``; `multusctl help` lists all keys"),
+    ("a key of the daemon in a program", "hostname = x", "multusd.cfg:3: `hostname` belongs in [multusd]"),
+    ("an indented key", "  user = nobody", "multusd.cfg:3: an indented line continues command; move `user = nobody` to the left"),
+    ("a word as a time", "startsecs = abc", "multusd.cfg:3: startsecs = \"abc\" is not a number of seconds; write for example 1 or 2.5s"),
+    ("a negative time", "stopwaitsecs = -1", "multusd.cfg:3: stopwaitsecs = \"-1\" is not a number of seconds; write for example 5 or 500ms"),
+    ("an unknown unit", "startsecs = 5m", "multusd.cfg:3: startsecs = \"5m\" is not a number of seconds; write for example 1 or 2.5s"),
+    ("a time too fine", "startsecs = 0.0001", "multusd.cfg:3: startsecs = \"0.0001\" is finer than a millisecond"),
+    ("a time too long", "stopwaitsecs = 4000d", "multusd.cfg:3: stopwaitsecs = \"4000d\" is out of range (0 to 3650d); write for example 5 or 500ms"),
+    ("a time without a unit", "restart_delay = 5", "multusd.cfg:3: restart_delay = \"5\" has no unit; write for example 500ms"),
+    ("a word as a time with unit", "restart_delay = soon", "multusd.cfg:3: restart_delay = \"soon\" is not a time with its unit (ms, s, min, h, d); write for example 500ms"),
+    ("a time below the least", "ready_check_interval = 1ms", "multusd.cfg:3: ready_check_interval = \"1ms\" is out of range (10ms to 3650d); write for example 500ms"),
+    ("no time at all", "start_timeout = 0s", "multusd.cfg:3: start_timeout = \"0s\" is out of range (1ms to 3650d); write for example 30s or never"),
+    ("a start timeout without a unit", "start_timeout = 30", "multusd.cfg:3: start_timeout = \"30\" has no unit; write for example 30s or never"),
+    ("not a boolean", "autostart = maybe", "multusd.cfg:3: autostart = \"maybe\" is not true or false; write for example false"),
+    ("not an autorestart", "autorestart = sometimes", "multusd.cfg:3: autorestart = \"sometimes\" is not true, false or unexpected; write for example unexpected"),
+    ("a word as a number", "priority = high", "multusd.cfg:3: priority = \"high\" is not a whole number; write for example 10"),
+    ("a number with a fraction", "numprocs = 1.5", "multusd.cfg:3: numprocs = \"1.5\" is not a whole number; write for example 2"),
+    ("no process", "numprocs = 0", "multusd.cfg:3: numprocs = \"0\" is out of range (1 to 128); write for example 2"),
+    ("too many processes", "numprocs = 129", "multusd.cfg:3: numprocs = \"129\" is out of range (1 to 128); write for example 2"),
+    ("a niceness too high", "nice = 20", "multusd.cfg:3: nice = \"20\" is out of range (-20 to 19); write for example 5"),
+    ("a niceness too low", "nice = -21", "multusd.cfg:3: nice = \"-21\" is out of range (-20 to 19); write for example 5"),
+    ("an oom score too high", "oom_score_adj = 1001", "multusd.cfg:3: oom_score_adj = \"1001\" is out of range (-1000 to 1000); write for example 500"),
+    ("no processes allowed", "pids_max = 0", "multusd.cfg:3: pids_max = \"0\" is out of range (1 to 4294967295); write for example 50"),
+    ("an exit code too high", "exitcodes = 0,256", "multusd.cfg:3: exitcodes = \"0,256\" is out of range (0 to 255); write for example 0,2"),
+    ("an empty exit code", "exitcodes = 0,,1", "multusd.cfg:3: exitcodes = \"0,,1\" is not a list of exit codes; write for example 0,2"),
+    ("negative retries", "startretries = -1", "multusd.cfg:3: startretries = \"-1\" is out of range (0 to 4294967295); write for example forever or 10"),
+    ("a word as retries", "startretries = never", "multusd.cfg:3: startretries = \"never\" is not a whole number or forever; write for example forever or 10"),
+    ("an unknown signal", "stopsignal = SIGTREM", "multusd.cfg:3: stopsignal = \"SIGTREM\" is not the name or number of a signal; write for example INT"),
+    ("a signal number too high", "stopsignal = 65", "multusd.cfg:3: stopsignal = \"65\" is out of range (signals 1 to 64); write for example INT"),
+    ("an unknown reload signal", "reload = SIGHUPP", "multusd.cfg:3: reload = \"SIGHUPP\" is not a signal or a command; write for example HUP or /usr/bin/pump --reload"),
+    ("a relative directory", "directory = data", "multusd.cfg:3: directory = \"data\" is not an absolute path; write for example /data/pump"),
+    ("a relative log file", "stdout_logfile = pump.log", "multusd.cfg:3: stdout_logfile = \"pump.log\" is not AUTO, NONE or an absolute path; write for example /data/log/pump.log"),
+    ("a log to syslog", "stderr_logfile = syslog", "multusd.cfg:3: stderr_logfile = \"syslog\" is not AUTO, NONE or an absolute path; write for example /data/log/pump.err"),
+    ("a relative pid file", "pidfile = a.pid", "multusd.cfg:3: pidfile = \"a.pid\" is not an absolute path; write for example /run/pump.pid"),
+    ("a relative environment file", "environment_file = -a.env", "multusd.cfg:3: environment_file = \"-a.env\" is not an absolute path, with a hyphen before it if it may be missing; write for example -/boot/pump.env"),
+    ("a user of two words", "user = a b", "multusd.cfg:3: user = \"a b\" is not a word without spaces; write for example pump"),
+    ("an empty user", "user =", "multusd.cfg:3: user has no value; write for example pump"),
+    ("an umask that is not octal", "umask = 089", "multusd.cfg:3: umask = \"089\" is not an octal number; write for example 022"),
+    ("an umask too large", "umask = 1777", "multusd.cfg:3: umask = \"1777\" is out of range (0 to 0777); write for example 022"),
+    ("an environment without values", "environment = A=1,B", "multusd.cfg:3: environment = \"A=1,B\" has B without a value; write for example B=1"),
+    ("an environment with a bad name", "environment = 1A=2", "multusd.cfg:3: environment = \"1A=2\" has 1A, which cannot be the name of a variable"),
+    ("an environment with a variable twice", "environment = A=1,A=2", "multusd.cfg:3: environment = \"A=1,A=2\" sets A twice"),
+    ("an environment with an open quote", "environment = A=\"1", "multusd.cfg:3: environment = \"A=\"1\" has a \" that is not closed"),
+    ("a size with a bad unit", "stdout_logfile_maxbytes = 1TB", "multusd.cfg:3: stdout_logfile_maxbytes = \"1TB\" is not a size (bytes, or with KB, MB, GB); write for example 100KB"),
+    ("a size with a fraction", "stderr_logfile_maxbytes = 1.5MB", "multusd.cfg:3: stderr_logfile_maxbytes = \"1.5MB\" is not a size (bytes, or with KB, MB, GB); write for example 100KB"),
+    ("a size too large", "stdout_logfile_maxbytes = 99999999999GB", "multusd.cfg:3: stdout_logfile_maxbytes = \"99999999999GB\" is out of range (0 to 18446744073709551615); write for example 100KB"),
+    ("a memory limit too small", "memory_max = 64", "multusd.cfg:3: memory_max = \"64\" is out of range (4096 bytes or more); write for example 64MB"),
+    ("too many backups", "stdout_logfile_backups = 1001", "multusd.cfg:3: stdout_logfile_backups = \"1001\" is out of range (0 to 1000); write for example 4"),
+    ("an unknown type", "type = daemon", "multusd.cfg:3: type = \"daemon\" is not one of simple, notify, forking, oneshot; write for example notify"),
+    ("an unknown readiness", "ready = soon", "multusd.cfg:3: ready = \"soon\" is not one of uptime, notify, fd, fd:N, pidfile, check; write for example fd"),
+    ("a standard stream as readiness", "ready = fd:2", "multusd.cfg:3: ready = \"fd:2\" is out of range (descriptors 3 to 1023); write for example fd"),
+    ("a descriptor that is no number", "ready = fd:x", "multusd.cfg:3: ready = \"fd:x\" is not one of uptime, notify, fd, fd:N, pidfile, check; write for example fd"),
+    ("a limit that is no number", "limit_nofile = many", "multusd.cfg:3: limit_nofile = \"many\" is not a limit (NUMBER, SOFT:HARD or unlimited); write for example 1024 or 1024:4096"),
+    ("a soft limit above the hard one", "limit_nofile = 2:1", "multusd.cfg:3: limit_nofile = \"2:1\" has a soft limit above the hard limit; write the smaller first"),
+    ("a limit with an unknown size", "limit_as = 1XB", "multusd.cfg:3: limit_as = \"1XB\" is not a limit (SIZE, SOFT:HARD or unlimited); write for example 128MB"),
+    ("real time without priority", "scheduling = fifo", "multusd.cfg:3: scheduling = \"fifo\" has no priority; write for example fifo:10"),
+    ("a priority for others", "scheduling = other:5", "multusd.cfg:3: scheduling = \"other:5\" takes no priority; only fifo and rr do"),
+    ("a priority too high", "scheduling = rr:100", "multusd.cfg:3: scheduling = \"rr:100\" is out of range (1 to 99); write for example fifo:10"),
+    ("an unknown policy", "scheduling = deadline", "multusd.cfg:3: scheduling = \"deadline\" is not other, batch, idle, fifo:N or rr:N; write for example fifo:10"),
+    ("a CPU too high", "cpu_affinity = 0,128", "multusd.cfg:3: cpu_affinity = \"0,128\" is out of range (CPUs 0 to 127); write for example 0,2-3"),
+    ("CPUs backwards", "cpu_affinity = 3-1", "multusd.cfg:3: cpu_affinity = \"3-1\" is not a list of CPUs; write for example 0,2-3"),
+    ("an unknown I/O class", "ioprio = none", "multusd.cfg:3: ioprio = \"none\" is not idle, best-effort:N or realtime:N; write for example best-effort:7"),
+    ("an I/O level too high", "ioprio = best-effort:8", "multusd.cfg:3: ioprio = \"best-effort:8\" is out of range (0 to 7); write for example best-effort:7"),
+    ("a misspelt capability", "capabilities = net_bind_servce", "multusd.cfg:3: capabilities = \"net_bind_servce\" has the unknown capability net_bind_servce; did you mean net_bind_service?"),
+    ("an unknown capability", "capabilities = zebra", "multusd.cfg:3: capabilities = \"zebra\" has the unknown capability zebra; see capabilities(7)"),
+    ("two ways to stop that contradict", "stopasgroup = true\nkillasgroup = false", "multusd.cfg:4: killasgroup = false cannot go with stopasgroup = true; remove killasgroup"),
+    ("a check without a command", "ready = check", "multusd.cfg:3: ready = check needs a ready_check; add the command"),
+    ("a pid file that is not named", "ready = pidfile", "multusd.cfg:3: ready = pidfile needs a pidfile; add its path"),
+    ("a descriptor with forking", "type = forking\nready = fd", "multusd.cfg:4: ready = fd cannot go with type = forking, which closes its descriptors; use pidfile or check"),
+    ("a oneshot that gets ready", "type = oneshot\nready = uptime", "multusd.cfg:4: type = oneshot is ready when it has ended; remove ready and ready_check"),
+    ("a oneshot with a check", "type = oneshot\nready_check = /bin/c", "multusd.cfg:4: type = oneshot is ready when it has ended; remove ready and ready_check"),
+    ("a notify with another readiness", "type = notify\nready = uptime", "multusd.cfg:4: type = notify is ready when it says so; use type = simple for another way"),
+    ("a notify with a check", "type = notify\nready_check = /bin/c", "multusd.cfg:4: type = notify is ready when it says so; use type = simple for another way"),
+    ("a check that is not used", "ready = uptime\nready_check = /bin/c", "multusd.cfg:4: ready_check is not used with this ready; write ready = check or remove one of them"),
+    ("a delay above the maximum", "restart_delay = 2min", "multusd.cfg:3: restart_delay = 2min is longer than restart_delay_max = 1min; raise the maximum or lower the delay"),
+    ("a maximum below the delay", "restart_delay = 5s\nrestart_delay_max = 1s", "multusd.cfg:4: restart_delay = 5s is longer than restart_delay_max = 1s; raise the maximum or lower the delay"),
+    ("processes with one name", "numprocs = 2\nprocess_name = b", "multusd.cfg:4: process_name must contain %(process_num) where numprocs is above 1; write for example %(program_name)s_%(process_num)02d"),
+    ("a process name with a space", "process_name = a b", "multusd.cfg:3: process_name = \"a b\" cannot be a program's name: it holds a space"),
+    ("an unknown dependency", "after = zebra", "multusd.cfg:3: after: there is no program zebra"),
+    ("a dependency on itself", "after = a", "multusd.cfg:3: after: a cannot wait for itself"),
+    ("a group that depends on itself", "numprocs = 2\nrequires = a", "multusd.cfg:4: requires: a cannot wait for itself"),
+];
+
+#[test]
+fn every_wrong_key_is_explained() {
+    for (name, lines, expected) in CASES {
+        let text = format!("[program:a]\ncommand = /bin/a\n{lines}\n");
+        match load(&mut Machine::with(text.as_bytes()), "multusd.cfg") {
+            Ok(_) => panic!("{name}: accepted"),
+            Err(errors) => assert_eq!(errors.to_string(), *expected, "{name}"),
+        }
+    }
+}

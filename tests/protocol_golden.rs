@@ -1,0 +1,352 @@
+//! The control protocol's bytes are a promise: what any released version wrote, every later one
+//! reads. `tests/golden/protocol-v1.txt` holds one message per line. Lines may only be added;
+//! `MULTUSD_BLESS=1 cargo test` adds the missing ones and changes none.
+
+use std::fmt::{Debug, Write as _};
+
+use multusd::limits::PACKET_BYTES_MAX;
+use multusd::protocol::*;
+use proptest::prelude::*;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/protocol-v1.txt");
+
+fn text<const N: usize>(text: &str) -> heapless::String<N> {
+    text.try_into().unwrap()
+}
+
+fn list<T: Clone, const N: usize>(items: &[T]) -> heapless::Vec<T, N> {
+    items.iter().cloned().collect()
+}
+
+fn requests() -> Vec<(&'static str, Request)> {
+    let order = |order| Request::Order { name: text("pump"), order };
+    vec![
+        ("Daemon", Request::Daemon),
+        ("Status", Request::Status { from: 300 }),
+        ("Order-Start", order(Order::Start)),
+        ("Order-Once", order(Order::Once)),
+        ("Order-Stop", order(Order::Stop)),
+        ("Order-Restart", order(Order::Restart)),
+        ("Order-Pause", order(Order::Pause)),
+        ("Order-Resume", order(Order::Resume)),
+        ("Signal", Request::Signal { name: text("pump"), signal: 15 }),
+        ("ReloadProgram", Request::ReloadProgram { name: text("pump") }),
+        ("Reload", Request::Reload { dry: false }),
+        ("Reload-dry", Request::Reload { dry: true }),
+        ("Subscribe", Request::Subscribe),
+        ("Quit", Request::Quit),
+        ("Shutdown-Reboot", Request::Shutdown { how: Shutdown::Reboot, in_ms: 300_000 }),
+        ("Shutdown-PowerOff", Request::Shutdown { how: Shutdown::PowerOff, in_ms: 0 }),
+        ("CancelShutdown", Request::CancelShutdown),
+        ("Page", Request::Page { from: 70_000 }),
+    ]
+}
+
+/// One number per variant. A new variant does not compile here until it has its own, and the
+/// count below then asks for its golden line.
+fn request_kind(request: &Request) -> usize {
+    match request {
+        Request::Daemon => 0,
+        Request::Status { .. } => 1,
+        Request::Order { .. } => 2,
+        Request::Signal { .. } => 3,
+        Request::ReloadProgram { .. } => 4,
+        Request::Reload { .. } => 5,
+        Request::Subscribe => 6,
+        Request::Quit => 7,
+        Request::Shutdown { .. } => 8,
+        Request::CancelShutdown => 9,
+        Request::Page { .. } => 10,
+    }
+}
+const REQUEST_KINDS: usize = 11;
+
+fn reply_kind(reply: &Reply) -> usize {
+    match reply {
+        Reply::Done { .. } => 0,
+        Reply::Refused { .. } => 1,
+        Reply::Daemon(_) => 2,
+        Reply::Status { .. } => 3,
+        Reply::Events { .. } => 4,
+        Reply::Page { .. } => 5,
+    }
+}
+const REPLY_KINDS: usize = 6;
+
+const STATES: [State; 9] = [
+    State::Stopped,
+    State::Starting,
+    State::Running,
+    State::Backoff,
+    State::Stopping,
+    State::Exited,
+    State::Fatal,
+    State::Paused,
+    State::Held,
+];
+
+const REFUSALS: [(&str, Refusal); 6] = [
+    ("Refused-NotAllowed", Refusal::NotAllowed),
+    ("Refused-NoSuchProgram", Refusal::NoSuchProgram),
+    ("Refused-NotRunning", Refusal::NotRunning),
+    ("Refused-Failed", Refusal::Failed),
+    ("Refused-BadRequest", Refusal::BadRequest),
+    ("Refused-BadConfig", Refusal::BadConfig),
+];
+
+fn daemon() -> DaemonStatus {
+    DaemonStatus {
+        version: text("0.1.0"),
+        guard_pid: 301,
+        supervisor_pid: 302,
+        uptime_ms: 11_520_000,
+        supervisor_restarts: 1,
+        programs: 3,
+        shutdown_in_ms: Some(299_000),
+        config_note: text("the file has errors"),
+        limitations: list(&[text("no control groups"), text("not root")]),
+    }
+}
+
+fn pump() -> ProgramStatus {
+    ProgramStatus {
+        name: text("pump"),
+        state: State::Running,
+        pid: 4711,
+        restarts: 2,
+        failures: 1,
+        uptime_ms: 61_000,
+        since_ms: 60_500,
+        next_start_ms: None,
+        last_exit: Some(LastExit { code: None, signal: Some(9) }),
+        reason: text("hung"),
+        status_text: text("pumping"),
+        heartbeat: Some(Heartbeat { age_ms: 120, limit_ms: 500 }),
+        outputs: list(&[
+            Output { name: text("pump-relay"), level: Some(true), safe: false },
+            Output { name: text("lamp"), level: None, safe: true },
+        ]),
+    }
+}
+
+fn waiting() -> ProgramStatus {
+    ProgramStatus {
+        name: text("logger"),
+        state: State::Backoff,
+        pid: 0,
+        restarts: 0,
+        failures: 3,
+        uptime_ms: 0,
+        since_ms: 900,
+        next_start_ms: Some(2000),
+        last_exit: Some(LastExit { code: Some(1), signal: None }),
+        reason: text(""),
+        status_text: text(""),
+        heartbeat: None,
+        outputs: list(&[]),
+    }
+}
+
+fn event(seq: u64, from: State, to: State) -> Event {
+    Event { seq, at_ms: 123_456, name: text("pump"), from, to, pid: 4711, reason: text("exit code 1") }
+}
+
+fn replies() -> Vec<(&'static str, Reply)> {
+    let around = |first: usize| {
+        let pair = |index: usize| event(index as u64 + 7, STATES[index % 9], STATES[(index + 1) % 9]);
+        (first..first + 5).map(pair).collect()
+    };
+    let mut all = vec![
+        ("Done", Reply::Done { text: text("") }),
+        ("Done-text", Reply::Done { text: text("3 programs changed") }),
+        ("Daemon", Reply::Daemon(daemon())),
+        ("Status", Reply::Status { programs: list(&[pump(), waiting()]), next: Some(8) }),
+        ("Status-last", Reply::Status { programs: list(&[]), next: None }),
+        ("Events-0-4", Reply::Events { events: around(0) }),
+        ("Events-5-9", Reply::Events { events: around(5) }),
+        ("Page", Reply::Page { text: text("line 12: \u{e9}\n"), next: Some(4096) }),
+        ("Page-last", Reply::Page { text: text(""), next: None }),
+    ];
+    for (label, why) in REFUSALS {
+        all.push((label, Reply::Refused { why, text: text("not you") }));
+    }
+    all
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    (0..text.len() / 2).map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap()).collect()
+}
+
+fn encoded(message: &impl Serialize) -> Vec<u8> {
+    encode(message, &mut [0; PACKET_BYTES_MAX]).expect("fits a packet").to_vec()
+}
+
+/// Compares every message with its golden line, both ways; returns the lines that are missing.
+fn compare<T>(kind: &str, messages: &[(&str, T)], golden: &str) -> String
+where
+    T: Serialize + DeserializeOwned + PartialEq + Debug,
+{
+    let mut missing = String::new();
+    for (label, message) in messages {
+        let bytes = encoded(message);
+        let start = format!("{kind} {label} ");
+        match golden.lines().find_map(|line| line.strip_prefix(&start)) {
+            Some(line) => {
+                assert_eq!(line, hex(&bytes), "{start}: the bytes have changed, old clients break");
+                assert_eq!(decode::<T>(&unhex(line)).as_ref(), Some(message), "{start}");
+            }
+            None => writeln!(missing, "{start}{}", hex(&bytes)).unwrap(),
+        }
+    }
+    let known = |label: &str| messages.iter().any(|(name, _)| *name == label);
+    for line in golden.lines().filter(|line| line.starts_with(kind)) {
+        let label = line.split(' ').nth(1).unwrap();
+        assert!(known(label), "{kind} {label} is a released message that nothing writes here any more");
+    }
+    missing
+}
+
+#[test]
+fn released_bytes_are_read_and_written_for_ever() {
+    let golden = std::fs::read_to_string(GOLDEN).unwrap_or_default();
+    let missing = compare("Request", &requests(), &golden) + &compare("Reply", &replies(), &golden);
+    if std::env::var_os("MULTUSD_BLESS").is_some() && !missing.is_empty() {
+        std::fs::write(GOLDEN, golden + &missing).unwrap();
+    } else {
+        assert_eq!(missing, "", "messages without a golden line; MULTUSD_BLESS=1 adds them");
+    }
+}
+
+#[test]
+fn every_variant_has_a_golden_line() {
+    let mut seen: Vec<usize> = requests().iter().map(|(_, request)| request_kind(request)).collect();
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen, (0..REQUEST_KINDS).collect::<Vec<_>>());
+    let mut seen: Vec<usize> = replies().iter().map(|(_, reply)| reply_kind(reply)).collect();
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen, (0..REPLY_KINDS).collect::<Vec<_>>());
+}
+
+fn full<const N: usize>() -> heapless::String<N> {
+    "x".repeat(N).as_str().try_into().unwrap()
+}
+
+fn largest_program() -> ProgramStatus {
+    let output = Output { name: full(), level: Some(true), safe: true };
+    ProgramStatus {
+        name: full(),
+        state: State::Held,
+        pid: u32::MAX,
+        restarts: u32::MAX,
+        failures: u32::MAX,
+        uptime_ms: u64::MAX,
+        since_ms: u64::MAX,
+        next_start_ms: Some(u64::MAX),
+        last_exit: Some(LastExit { code: Some(255), signal: Some(255) }),
+        reason: full(),
+        status_text: full(),
+        heartbeat: Some(Heartbeat { age_ms: u64::MAX, limit_ms: u64::MAX }),
+        outputs: std::iter::repeat_n(output, 8).collect(),
+    }
+}
+
+#[test]
+fn the_largest_messages_fit_a_packet() {
+    let event = Event {
+        seq: u64::MAX,
+        at_ms: u64::MAX,
+        name: full(),
+        from: State::Held,
+        to: State::Held,
+        pid: u32::MAX,
+        reason: full(),
+    };
+    let daemon = DaemonStatus {
+        version: full(),
+        guard_pid: u32::MAX,
+        supervisor_pid: u32::MAX,
+        uptime_ms: u64::MAX,
+        supervisor_restarts: u32::MAX,
+        programs: u16::MAX,
+        shutdown_in_ms: Some(u64::MAX),
+        config_note: full(),
+        limitations: std::iter::repeat_n(full(), 8).collect(),
+    };
+    let page = std::iter::repeat_n(largest_program(), STATUS_PAGE_COUNT).collect();
+    let largest = [
+        Reply::Status { programs: page, next: Some(u16::MAX) },
+        Reply::Events { events: std::iter::repeat_n(event, EVENT_PAGE_COUNT).collect() },
+        Reply::Daemon(daemon),
+        Reply::Page { text: full(), next: Some(u32::MAX) },
+        Reply::Refused { why: Refusal::BadConfig, text: full() },
+    ];
+    for reply in largest {
+        let bytes = encoded(&reply);
+        assert!(decode::<Reply>(&bytes).is_some_and(|back| back == reply), "{} bytes", bytes.len());
+    }
+    let request = Request::Order { name: full(), order: Order::Resume };
+    assert_eq!(decode::<Request>(&encoded(&request)), Some(request));
+}
+
+#[test]
+fn what_does_not_fit_the_buffer_is_not_encoded() {
+    for length in 0..encoded(&Request::Status { from: 300 }).len() {
+        assert_eq!(encode(&Request::Status { from: 300 }, &mut vec![0; length]), None);
+    }
+}
+
+#[test]
+fn another_version_is_not_decoded() {
+    let mut packet = encoded(&Request::Daemon);
+    assert_eq!(decode::<Request>(&packet), Some(Request::Daemon));
+    packet[0] = VERSION + 1;
+    assert_eq!(decode::<Request>(&packet), None);
+    assert_eq!(decode::<Request>(&[]), None);
+    assert_eq!(decode::<Request>(&[VERSION]), None);
+}
+
+#[test]
+fn a_message_cut_anywhere_is_none() {
+    for (_, reply) in replies() {
+        let packet = encoded(&reply);
+        for length in 0..packet.len() {
+            assert_eq!(decode::<Reply>(&packet[..length]), None);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2048, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// A client can send anything; nothing of it may end the daemon.
+    #[test]
+    fn no_bytes_panic_the_decoder(mut bytes in proptest::collection::vec(any::<u8>(), 0..512), versioned: bool) {
+        if let (true, Some(first)) = (versioned, bytes.first_mut()) {
+            *first = VERSION;
+        }
+        let _ = decode::<Request>(&bytes);
+        let _ = decode::<Reply>(&bytes);
+    }
+
+    /// The same from near the truth, where random bytes hardly ever come.
+    #[test]
+    fn no_damage_panics_the_decoder(which in any::<proptest::sample::Index>(), at in any::<proptest::sample::Index>(), to: u8) {
+        let replies = replies();
+        let mut packet = encoded(&replies[which.index(replies.len())].1);
+        let at = at.index(packet.len());
+        packet[at] = to;
+        let _ = decode::<Reply>(&packet);
+        let _ = decode::<Request>(&packet);
+    }
+}
