@@ -1,4 +1,4 @@
-# shellcheck shell=sh
+# shellcheck shell=sh disable=SC2034
 # The machines multusd is built for. Sourced by the scripts beside it: `target NAME` sets what is
 # particular to one of them.
 #

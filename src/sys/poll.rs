@@ -1,9 +1,10 @@
 //! Waiting for several things at once: epoll(7), its one timer (timerfd_create(2)), and the
 //! counter that wakes across processes (eventfd(2)).
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use super::{SysError, check};
 use crate::time::Instant;
@@ -25,7 +26,7 @@ pub const READY_COUNT_MAX: usize = 64;
 /// A set of descriptors, each with a token that says whose it is.
 pub struct Poller {
     epoll: Epoll,
-    timer: OwnedFd,
+    timer: TimerFd,
     armed: Option<Instant>,
 }
 
@@ -36,11 +37,8 @@ impl Poller {
     /// An empty set with its timer.
     pub fn new() -> Result<Self, SysError> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(SysError::of("epoll_create1"))?;
-        // SAFETY: constants in, a descriptor of our own out.
-        let timer = unsafe {
-            let flags = libc::TFD_CLOEXEC | libc::TFD_NONBLOCK;
-            OwnedFd::from_raw_fd(check("timerfd_create", libc::timerfd_create(libc::CLOCK_MONOTONIC, flags))?)
-        };
+        let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
+        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags).map_err(SysError::of("timerfd_create"))?;
         let poller = Poller { epoll, timer, armed: None };
         poller.add(poller.timer.as_fd(), TIMER, Interest::Read)?;
         Ok(poller)
@@ -67,25 +65,15 @@ impl Poller {
         if self.armed == deadline {
             return Ok(());
         }
-        // Zero would disarm; the earliest time that does not is one nanosecond.
-        let nanos = deadline.map_or(0, |at| at.0.clamp(1, i64::MAX as u64));
-        let spec = libc::itimerspec {
-            it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 },
-            it_value: libc::timespec {
-                tv_sec: (nanos / 1_000_000_000) as libc::time_t,
-                tv_nsec: (nanos % 1_000_000_000) as libc::c_long,
-            },
+        let set = match deadline {
+            // Zero would disarm; the earliest time that does not is one nanosecond.
+            Some(at) => {
+                let at = super::clock::time_spec(at.0.max(1));
+                self.timer.set(Expiration::OneShot(at), TimerSetTimeFlags::TFD_TIMER_ABSTIME)
+            }
+            None => self.timer.unset(),
         };
-        // SAFETY: a valid itimerspec; the old value is not asked for.
-        let result = unsafe {
-            libc::timerfd_settime(
-                self.timer.as_raw_fd(),
-                libc::TFD_TIMER_ABSTIME,
-                &spec,
-                std::ptr::null_mut(),
-            )
-        };
-        check("timerfd_settime", result)?;
+        set.map_err(SysError::of("timerfd_settime"))?;
         self.armed = deadline;
         Ok(())
     }

@@ -57,12 +57,9 @@ pub fn wait(until: Option<Instant>) -> Option<Signal> {
     let set = guard_set();
     let timeout = until.map(|until| {
         let left = until.since(super::clock::now()) + Millis(1);
-        libc::timespec {
-            tv_sec: (left.0 / 1000) as libc::time_t,
-            tv_nsec: ((left.0 % 1000) * 1_000_000) as libc::c_long,
-        }
+        super::clock::time_spec(left.as_nanos())
     });
-    let timeout = timeout.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
+    let timeout = timeout.as_ref().map_or(core::ptr::null(), |timeout| core::ptr::from_ref(timeout.as_ref()));
     // SAFETY: the set and the timeout (null or valid) outlive the call; no siginfo is asked for.
     let number = unsafe { libc::sigtimedwait(set.as_ref(), core::ptr::null_mut(), timeout) };
     Signal::try_from(check("sigtimedwait", number).ok()?).ok()
