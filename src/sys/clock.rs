@@ -19,7 +19,22 @@ pub fn boot_nanos() -> u64 {
     read(libc::CLOCK_BOOTTIME)
 }
 
+/// clock_gettime64(2), the same on every 32-bit machine: there libc's time ends in January 2038.
+#[cfg(target_pointer_width = "32")]
+fn read_wall() -> u64 {
+    const SYS_CLOCK_GETTIME64: libc::c_long = 403;
+    let mut time = [0_i64; 2];
+    // SAFETY: writes two 64-bit numbers, seconds and nanoseconds.
+    unsafe { libc::syscall(SYS_CLOCK_GETTIME64, libc::CLOCK_REALTIME, time.as_mut_ptr()) };
+    time[0] as u64
+}
+
+#[cfg(not(target_pointer_width = "32"))]
+fn read_wall() -> u64 {
+    read(libc::CLOCK_REALTIME) / 1_000_000_000
+}
+
 /// Seconds since 1970. A label for people, never a basis for a decision: boards have no clock.
 pub fn wall_seconds() -> u64 {
-    read(libc::CLOCK_REALTIME) / 1_000_000_000
+    read_wall()
 }

@@ -68,6 +68,11 @@ pub fn wait(until: Option<Instant>) -> Option<Signal> {
     Signal::try_from(check("sigtimedwait", number).ok()?).ok()
 }
 
+/// Whether a signal that [`wait`] took asks this process to end.
+pub fn is_order_to_end(signal: Signal) -> bool {
+    matches!(signal, Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP)
+}
+
 /// SIGTERM as something to poll, for jobs: it is blocked in whatever the supervisor forks.
 pub struct TermSignal(nix::sys::signalfd::SignalFd);
 
