@@ -8,12 +8,8 @@ use crate::sys::cgroup::{self, Hierarchy};
 use crate::sys::{SysError, clock, file, poll, process};
 use crate::time::Millis;
 
-use super::memory::in_helper;
 use super::processes::{Ends, linger};
-use super::{Finding, Place, Tried, expect};
-
-/// Milliseconds that something takes which is there: far more than it needs.
-const MOMENT_MS: u16 = 2000;
+use super::{Finding, MOMENT_MS, Place, Tried, expect, in_helper};
 
 /// The group for trials; gone, with all that is in it, when this is.
 struct Trial(Hierarchy);

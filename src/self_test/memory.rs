@@ -10,14 +10,11 @@ use nix::sys::signal::Signal;
 use crate::sys::page::Page;
 use crate::sys::poll::{self, Interest, Poller, TIMER};
 use crate::sys::signal::{self as signals_of, TermSignal};
-use crate::sys::{self, clock, file, machine, process};
+use crate::sys::{clock, file, machine, process};
 use crate::time::Millis;
 
 use super::processes::Ends;
-use super::{Finding, Place, Tried, expect, refused};
-
-/// Milliseconds that something takes which is there: far more than it needs.
-const MOMENT_MS: u16 = 2000;
+use super::{MOMENT_MS, Place, Tried, expect, refused};
 
 pub fn clocks(_: &Place) -> Tried {
     let (first, boot) = (clock::now(), clock::boot_nanos());
@@ -124,9 +121,4 @@ pub fn signalfd(_: &Place) -> Tried {
     expect(!poll::wait_readable(term.as_fd(), Some(0)), "a signal came that nobody sent")?;
     process::kill(std::process::id() as i32, Signal::SIGTERM as i32)?;
     expect(poll::wait_readable(term.as_fd(), Some(MOMENT_MS)), "a signal that was sent is not seen")
-}
-
-/// A failed call that a helper process reports as its exit code.
-pub fn in_helper(operation: &'static str, errno: u8) -> Finding {
-    Finding::Refused(sys::SysError { operation, errno: errno.into() })
 }

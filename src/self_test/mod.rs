@@ -2,8 +2,8 @@
 //! multusd rests on, by the very functions the product uses, and says in words what is not there.
 //!
 //! Each check runs in a process of its own with a deadline, so that none can hang or kill the rest, and
-//! whatever a check started is killed before the next. Needs nothing but the standard C library's
-//! fork, a pipe and poll(2) to come to a verdict.
+//! whatever a check started is killed before the next. To come to a verdict it needs processes, a pipe
+//! and poll(2) only, so it has one on a kernel that lacks all the rest.
 
 mod files;
 mod groups;
@@ -33,6 +33,9 @@ pub const OPTIONS: &[(&str, &str)] = &[
     ("--time-of FILE", "only print when FILE was last written, in seconds since 1970"),
     ("--help", "show help and exit"),
 ];
+
+/// Milliseconds that something takes at most which is there: far more than it needs.
+const MOMENT_MS: u16 = 2000;
 
 /// What a check needs of its surroundings.
 pub struct Place {
@@ -80,6 +83,11 @@ fn expect(is_so: bool, otherwise: &str) -> Tried {
 fn refused(operation: &'static str) -> impl FnOnce(std::io::Error) -> Finding {
     // An error without a number is none of the kernel's; 5 is EIO.
     move |error| Finding::Refused(SysError { operation, errno: error.raw_os_error().unwrap_or(5) })
+}
+
+/// A failed call, of which a helper process has told by its exit code.
+fn in_helper(operation: &'static str, errno: u8) -> Finding {
+    Finding::Refused(SysError { operation, errno: errno.into() })
 }
 
 /// The same words as everywhere, and the number, for whoever looks it up.

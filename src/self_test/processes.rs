@@ -11,11 +11,7 @@ use crate::sys::process::{self, Ended};
 use crate::sys::{clock, file, poll, signal};
 use crate::time::Millis;
 
-use super::memory::in_helper;
-use super::{Finding, Place, Tried, expect, refused};
-
-/// Milliseconds that something takes which is there: far more than it needs.
-const MOMENT_MS: u16 = 2000;
+use super::{Finding, MOMENT_MS, Place, Tried, expect, in_helper, refused};
 
 /// What a process does that is there to be killed: it waits, and ends by itself in the end, should
 /// everybody who knows of it be gone.

@@ -15,7 +15,7 @@ use super::table::{CHECKS, Check, Need};
 use super::{Finding, Place, in_words, say};
 
 /// What a check may take. Milliseconds are enough everywhere; an emulator on a busy machine needs more.
-const CHECK_TIME: Millis = Millis(8000);
+const CHECK_TIME: Millis = Millis(6000);
 /// How long what a check left is waited for.
 const LEAVING_TIME: Millis = Millis(5000);
 
@@ -41,17 +41,39 @@ impl Verdict {
     }
 }
 
-/// Makes the chosen checks and reports each; the exit code.
+/// Makes the chosen checks and reports each; the exit code. In a process of its own: it kills whatever
+/// comes to it as a child, and what we were executed with may have children.
 pub fn run(dir: Option<PathBuf>, chosen: &[bool]) -> u8 {
-    let own = std::process::id().to_string();
-    let name = ["multusd-self-test-", &own].concat();
-    let place = Place { dir: scratch(dir, &name), group: name };
-    // From here on Ctrl-C is noticed between two looks, and nothing is left then either.
-    let prepared = signal::block().and_then(|()| process::become_subreaper());
-    if let Err(error) = prepared {
-        // The checks of these two say it again; without them only less can be tidied up.
-        super::complain(&in_words(&error));
+    // Ctrl-C is noticed between two looks, so that nothing is left then either. Where this fails, the
+    // check of it says so.
+    let _ = signal::block();
+    let own = std::process::id();
+    let runner = process::fork(|| if process::die_with(own) { run_apart(dir, chosen).into() } else { 1 });
+    let runner = match runner {
+        Ok(runner) => runner,
+        Err(error) => {
+            super::complain(&in_words(&error));
+            return 1;
+        }
+    };
+    loop {
+        if signal::wait(Some(clock::now() + Millis(100))).is_some_and(signal::is_order_to_end) {
+            process::kill_if_there(runner as i32, signal::END);
+        }
+        while let Some((pid, signalled, value)) = process::next_ended() {
+            process::reap(pid);
+            if pid == runner {
+                return if signalled { 1 } else { value };
+            }
+        }
     }
+}
+
+fn run_apart(dir: Option<PathBuf>, chosen: &[bool]) -> u8 {
+    let name = ["multusd-self-test-", &std::process::id().to_string()].concat();
+    let place = Place { dir: scratch(dir, &name), group: name };
+    // Where this fails, its check says so; only less can be tidied up.
+    let _ = process::become_subreaper();
     let mut counts = [0_usize; Verdict::LeftOut as usize + 1];
     let mut required_failed = false;
     let mut interrupted = false;

@@ -10,10 +10,7 @@ use crate::sys::socket::{self, Peer, Received};
 use crate::sys::{SysError, clock, poll};
 use crate::time::{Instant, Millis};
 
-use super::{Finding, Place, Tried, expect, refused};
-
-/// Milliseconds that something takes which is there: far more than it needs.
-const MOMENT_MS: u16 = 2000;
+use super::{Finding, MOMENT_MS, Place, Tried, expect, refused};
 
 fn soon() -> Instant {
     clock::now() + Millis(MOMENT_MS.into())

@@ -74,9 +74,9 @@ fn nowhere() -> Recipe {
     recipe(vec![c"/nowhere/multusd".into()])
 }
 
-/// /proc/self/FILE has this line.
-fn own_line(name: &str, is_it: impl Fn(&str) -> bool) -> bool {
-    fs::read_to_string(["/proc/self/", name].concat()).is_ok_and(|text| text.lines().any(is_it))
+/// This file has such a line.
+fn has_line(path: &str, is_it: impl Fn(&str) -> bool) -> bool {
+    fs::read_to_string(path).is_ok_and(|text| text.lines().any(is_it))
 }
 
 pub fn failure(_: &Place) -> Tried {
@@ -107,27 +107,30 @@ pub fn limits(_: &Place) -> Tried {
     recipe.limits = vec![(7, 61, 62)];
     recipe.umask = Some(0o27);
     recipe.no_new_privs = true;
-    recipe.oom_score = Some(c"501".into());
+    recipe.oom_score = Some(c"1000".into());
     let look = || {
-        own_line("limits", |line| line.starts_with("Max open files            61                   62 "))
-            && own_line("status", |line| line == "NoNewPrivs:\t1")
-            && own_line("oom_score_adj", |line| line == "501")
+        has_line("/proc/self/limits", |line| {
+            line.starts_with("Max open files            61                   62 ")
+        }) && has_line("/proc/self/status", |line| line == "NoNewPrivs:\t1")
+            && has_line("/proc/self/oom_score_adj", |line| line == "1000")
     };
     prepare(&recipe, look, "a limit, no_new_privs or oom_score_adj was set without effect")
 }
 
 pub fn scheduling(_: &Place) -> Tried {
     let mut recipe = nowhere();
-    recipe.nice = Some(10);
-    // SCHED_BATCH, which anybody may have.
+    // What anybody may have.
+    recipe.nice = Some(19);
+    // SCHED_BATCH
     recipe.scheduling = Some((3, 0));
     recipe.affinity = Some(u128::MAX);
     // Best effort, the lowest level.
     recipe.io_priority = Some((2, 7));
     let look = || {
-        // nice is the seventeenth field after the name in parentheses (proc(5)).
-        own_line("stat", |line| {
-            line.rsplit(')').next().and_then(|rest| rest.split_ascii_whitespace().nth(16)) == Some("10")
+        // nice is the seventeenth field after the name in parentheses (proc(5)). By this path, because
+        // qemu-user has a file of its own invention for the usual one.
+        has_line("/proc/thread-self/stat", |line| {
+            line.rsplit(')').next().and_then(|rest| rest.split_ascii_whitespace().nth(16)) == Some("19")
         })
     };
     prepare(&recipe, look, "nice was set without effect")
@@ -149,9 +152,9 @@ fn need_root() -> Tried {
 pub fn identity(_: &Place) -> Tried {
     need_root()?;
     let look = || {
-        own_line("status", |line| line == "Uid:\t65534\t65534\t65534\t65534")
-            && own_line("status", |line| line == "Gid:\t65534\t65534\t65534\t65534")
-            && own_line("status", |line| line.trim_end() == "Groups:\t65534")
+        has_line("/proc/self/status", |line| line == "Uid:\t65534\t65534\t65534\t65534")
+            && has_line("/proc/self/status", |line| line == "Gid:\t65534\t65534\t65534\t65534")
+            && has_line("/proc/self/status", |line| line.trim_end() == "Groups:\t65534")
     };
     prepare(&as_nobody(), look, "user or groups were changed without effect")
 }
@@ -164,7 +167,7 @@ pub fn capabilities(_: &Place) -> Tried {
     let look = || {
         ["CapEff:\t0000000000000400", "CapBnd:\t0000000000000400", "CapAmb:\t0000000000000400"]
             .iter()
-            .all(|wanted| own_line("status", |line| line == *wanted))
+            .all(|wanted| has_line("/proc/self/status", |line| line == *wanted))
     };
     prepare(&recipe, look, "capabilities were changed without effect")
 }

@@ -68,6 +68,9 @@ pub fn wait(until: Option<Instant>) -> Option<Signal> {
     Signal::try_from(check("sigtimedwait", number).ok()?).ok()
 }
 
+/// What asks a process to end: SIGTERM.
+pub const END: i32 = libc::SIGTERM;
+
 /// Whether a signal that [`wait`] took asks this process to end.
 pub fn is_order_to_end(signal: Signal) -> bool {
     matches!(signal, Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP)
