@@ -20,7 +20,7 @@ pub fn time64(place: &Place) -> Tried {
         if found != seconds {
             let text =
                 ["a file's time is ", &found.to_string(), " after it was set to ", &seconds.to_string()];
-            return Err(Finding::Failed(text.concat()));
+            return Err(Finding::Failed(text.concat().leak()));
         }
     }
     let now = clock::wall_seconds();
@@ -82,6 +82,6 @@ pub fn inotify(place: &Place) -> Tried {
 pub fn users(_: &Place) -> Tried {
     match Accounts::read().identity("root", None) {
         Ok(identity) => expect(identity.user == 0, "root in /etc/passwd is another"),
-        Err(why) => Err(Finding::Absent(why)),
+        Err(why) => Err(Finding::Absent(why.leak())),
     }
 }

@@ -16,7 +16,7 @@ struct Trial(Hierarchy);
 
 impl Trial {
     fn begin(place: &Place) -> Result<Trial, Finding> {
-        Hierarchy::open_for_trial(&place.group).map(Trial).map_err(Finding::Absent)
+        Hierarchy::open_for_trial(&place.group).map(Trial).map_err(|why| Finding::Absent(why.leak()))
     }
 
     fn group(&self) -> Result<OwnedFd, Finding> {
@@ -63,7 +63,7 @@ fn member(group: BorrowedFd) -> Result<u32, Finding> {
     }
     match Ends::default().of(pid)? {
         (false, errno @ 1..) => Err(in_helper("cgroup.procs", errno)),
-        _ => Err(Finding::Failed("a process could not join a group".into())),
+        _ => Err(Finding::Failed("a process could not join a group")),
     }
 }
 
@@ -110,5 +110,5 @@ pub fn kill(place: &Place) -> Tried {
 
 pub fn memory(place: &Place) -> Tried {
     let trial = Trial::begin(place)?;
-    if trial.0.has_memory { Ok(()) } else { Err(Finding::Absent("no memory controller here".into())) }
+    if trial.0.has_memory { Ok(()) } else { Err(Finding::Absent("no memory controller here")) }
 }

@@ -58,14 +58,15 @@ impl Place {
 /// What a check found; nothing wrong, or why it did not come to that.
 type Tried = Result<(), Finding>;
 
-/// Why a check did not pass.
+/// Why a check did not pass. Sentences that are put together are leaked: the process ends with them.
+#[derive(Clone, Copy)]
 enum Finding {
     /// The kernel refused a call: for something helpful that means it is not here.
     Refused(SysError),
     /// It is not here, in words.
-    Absent(String),
+    Absent(&'static str),
     /// It is here, and does not do what it should.
-    Failed(String),
+    Failed(&'static str),
 }
 
 impl From<SysError> for Finding {
@@ -75,8 +76,8 @@ impl From<SysError> for Finding {
 }
 
 /// `Ok` where it is so, else the sentence.
-fn expect(is_so: bool, otherwise: &str) -> Tried {
-    if is_so { Ok(()) } else { Err(Finding::Failed(otherwise.into())) }
+fn expect(is_so: bool, otherwise: &'static str) -> Tried {
+    if is_so { Ok(()) } else { Err(Finding::Failed(otherwise)) }
 }
 
 /// What the standard library reports, as the rest of the product has it.

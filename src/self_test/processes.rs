@@ -42,7 +42,7 @@ impl Ends {
                 return Ok((*signalled, *value));
             }
             if clock::now() >= until {
-                return Err(Finding::Failed("the end of a child is not told to us".into()));
+                return Err(Finding::Failed("the end of a child is not told to us"));
             }
             // Returns at its exit where SIGCHLD is told; else the next look finds it.
             signal::wait(Some(clock::now() + Millis(20)));
@@ -129,14 +129,14 @@ pub fn subreaper(_: &Place) -> Tried {
     expect(ends.of(parent)? == (false, 0), "a process could not be made")?;
     match ends.first(|ended| ended.0 != parent) {
         Ok(end) => expect(end == (false, 6), "the orphan did not end as told"),
-        Err(_) => Err(Finding::Failed("the orphan did not come to us".into())),
+        Err(_) => Err(Finding::Failed("the orphan did not come to us")),
     }
 }
 
 pub fn proc(_: &Place) -> Tried {
     let own = std::process::id();
     let Some(stat) = proc_of::stat(own) else {
-        return Err(Finding::Failed("/proc does not know this process: is it mounted?".into()));
+        return Err(Finding::Failed("/proc does not know this process: is it mounted?"));
     };
     expect(stat.parent == std::os::unix::process::parent_id(), "/proc has another parent for this process")?;
     expect(proc_of::all().contains(&stat), "/proc does not list this process")?;

@@ -167,8 +167,8 @@ fn judge(check: &Check, tried: Result<(), Finding>) -> (Verdict, String) {
         Ok(()) => (Verdict::Ok, String::new()),
         Err(Finding::Refused(error)) if check.need == Need::Helpful => (Verdict::Absent, in_words(&error)),
         Err(Finding::Refused(error)) => (Verdict::Failed, in_words(&error)),
-        Err(Finding::Absent(why)) => (Verdict::Absent, why),
-        Err(Finding::Failed(why)) => (Verdict::Failed, why),
+        Err(Finding::Absent(why)) => (Verdict::Absent, why.into()),
+        Err(Finding::Failed(why)) => (Verdict::Failed, why.into()),
     }
 }
 

@@ -21,8 +21,8 @@ fn trouble(operation: &'static str) -> impl FnOnce(Trouble) -> Finding {
         Trouble::NoDaemon(errno) | Trouble::NotAllowed(errno) | Trouble::Failed(errno) => {
             Finding::Refused(SysError { operation, errno: errno as i32 })
         }
-        Trouble::TimedOut => Finding::Failed([operation, " takes too long"].concat()),
-        Trouble::Closed => Finding::Failed("the other end is closed".into()),
+        Trouble::TimedOut => Finding::Failed("a call on a socket takes too long"),
+        Trouble::Closed => Finding::Failed("the other end is closed"),
     }
 }
 
@@ -34,7 +34,7 @@ fn connect(place: &Place) -> Result<(Client, OwnedFd, Peer), Finding> {
     poll::wait_readable(listener.as_fd(), Some(MOMENT_MS));
     match socket::accept(listener.as_fd()) {
         Some((connection, peer)) => Ok((client, connection, peer)),
-        None => Err(Finding::Failed("a connection is not accepted, or its peer not told".into())),
+        None => Err(Finding::Failed("a connection is not accepted, or its peer not told")),
     }
 }
 
@@ -68,7 +68,7 @@ pub fn notify(place: &Place) -> Tried {
     sender.send_to(b"READY=1", &path).map_err(refused("sendto"))?;
     let mut buffer = [0; 64];
     let Some((length, peer)) = socket::peek_notification(socket.as_fd(), &mut buffer) else {
-        return Err(Finding::Failed("a message does not arrive".into()));
+        return Err(Finding::Failed("a message does not arrive"));
     };
     expect(buffer[..length] == *b"READY=1", "a message does not arrive as it was sent")?;
     expect(peer.pid == std::process::id(), "the sender of a message is told wrong")?;

@@ -62,11 +62,11 @@ fn start(recipe: &Recipe, look: fn() -> bool) -> Result<(u8, Option<SysError>), 
 }
 
 /// Does all that comes before the program, which is not there; then `look` must find it done.
-fn prepare(recipe: &Recipe, look: fn() -> bool, otherwise: &str) -> Tried {
+fn prepare(recipe: &Recipe, look: fn() -> bool, otherwise: &'static str) -> Tried {
     match start(recipe, look)? {
         (code, Some(SysError { operation: "execve", errno: libc::ENOENT })) => expect(code == 127, otherwise),
         (_, Some(error)) => Err(error.into()),
-        (_, None) => Err(Finding::Failed("a program that is not there was started".into())),
+        (_, None) => Err(Finding::Failed("a program that is not there was started")),
     }
 }
 
@@ -96,7 +96,7 @@ pub fn exec(_: &Place) -> Tried {
         (_, Some(error)) => Err(error.into()),
         (PROGRAM_CODE, None) => Ok(()),
         (code, None) => Err(Finding::Failed(
-            ["the program ended with code ", &code.to_string(), " instead of 42"].concat(),
+            ["the program ended with code ", &code.to_string(), " instead of 42"].concat().leak(),
         )),
     }
 }
@@ -146,7 +146,7 @@ fn as_nobody() -> Recipe {
 }
 
 fn need_root() -> Tried {
-    if process::is_root() { Ok(()) } else { Err(Finding::Absent("only root may try this".into())) }
+    if process::is_root() { Ok(()) } else { Err(Finding::Absent("only root may try this")) }
 }
 
 pub fn identity(_: &Place) -> Tried {
