@@ -43,7 +43,7 @@ pub fn sealed_memory(name: &CStr, length: u32) -> Result<OwnedFd, SysError> {
         let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
         OwnedFd::from_raw_fd(check("memfd_create", libc::memfd_create(name.as_ptr(), flags))?)
     };
-    nix::unistd::ftruncate(&file, length.into()).map_err(SysError::of("ftruncate"))?;
+    nix::unistd::ftruncate(&file, length as libc::off_t).map_err(SysError::of("ftruncate"))?;
     let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
     // SAFETY: fcntl with an integer argument on a descriptor we own.
     check("fcntl(F_ADD_SEALS)", unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) })?;
