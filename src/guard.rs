@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 
 use crate::limits::SUPERVISOR_SILENCE_MS_MAX;
 use crate::sys::page::{Keep, Page, request};
-use crate::sys::{SysError, clock, file, poll, proc, process, signal};
+use crate::sys::{SysError, clock, file, poll, process, signal};
 use crate::time::{Instant, Millis};
 
 /// A supervisor that lived this long had no trouble starting: many times what taking over needs,
@@ -175,22 +175,8 @@ impl Guard {
 
     /// Everything is done: whoever is left among our descendants is killed, then multusd ends.
     fn leave(&self, code: u8) -> u8 {
-        let own = std::process::id();
-        let until = clock::now() + LEAVING_MAX;
-        loop {
-            while let Some((pid, ..)) = process::next_ended() {
-                process::reap(pid);
-            }
-            let children: Vec<u32> =
-                proc::all().iter().filter(|stat| stat.parent == own).map(|stat| stat.pid).collect();
-            // One in state D cannot be killed; init inherits it.
-            if children.is_empty() || clock::now() >= until {
-                return code;
-            }
-            for pid in children {
-                let _ = process::kill(pid as i32, libc::SIGKILL);
-            }
-            signal::wait(Some(clock::now() + Millis(1000)));
-        }
+        // One in state D cannot be killed; init inherits it.
+        process::kill_children(clock::now() + LEAVING_MAX);
+        code
     }
 }

@@ -7,15 +7,19 @@
 //! - [`daemon`] ACTS. The one loop, the one interpreter of [`supervisor::Action`].
 //! - [`sys`] TOUCHES THE KERNEL. The only unsafe code.
 //! - [`ctl`] is `multusctl`.
+//! - [`self_test`] TRIES THE KERNEL on the machine it runs on: will it carry multusd?
+//! - [`applets`]: which of all this is run.
 //! - [`limits`], [`time`]: known to all.
 #![deny(unsafe_code)]
 
+pub mod applets;
 pub mod config;
 pub mod ctl;
 pub mod daemon;
 pub mod guard;
 pub mod limits;
 pub mod protocol;
+pub mod self_test;
 pub mod supervisor;
 pub mod sys;
 pub mod time;

@@ -1,11 +1,9 @@
 //! argv[0], or the first argument, says which applet; nothing else happens here.
 
-use std::ffi::OsStr;
-use std::path::Path;
 use std::process::ExitCode;
 
 use multusd::daemon::{self, Options};
-use multusd::{ctl, guard};
+use multusd::{applets, ctl, guard};
 
 /// Where the configuration is looked for, in this order: where Raspberry Pi OS mounts the FAT
 /// partition, where smaller systems do, where a distribution's package puts it.
@@ -14,17 +12,24 @@ const CONFIG_PATHS: [&str; 3] = ["/boot/firmware/multusd.cfg", "/boot/multusd.cf
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().peekable();
     let called = arguments.next().unwrap_or_default();
-    let applet = OsStr::new("multusctl");
-    if Path::new(&called).file_name() == Some(applet) || arguments.next_if(|first| first == applet).is_some()
-    {
-        return ExitCode::from(ctl::main(arguments, daemon::check));
+    let applet = applets::called(&called).or_else(|| {
+        let applet = applets::named(arguments.peek()?)?;
+        arguments.next();
+        Some(applet)
+    });
+    if let Some(applet) = applet {
+        return ExitCode::from((applet.run)(&mut arguments));
     }
-    match ctl::daemon_call(arguments, &CONFIG_PATHS) {
+    match ctl::daemon_call(arguments, &CONFIG_PATHS, &applets::described()) {
         ctl::DaemonCall::Run { config, run_dir } => {
             let options = Options { config, run_dir };
             ExitCode::from(guard::run(&|page| daemon::run(page, &options)))
         }
         ctl::DaemonCall::Check(path) => ExitCode::from(daemon::check(&path)),
+        ctl::DaemonCall::Applets => {
+            print!("{}", applets::links());
+            ExitCode::SUCCESS
+        }
         ctl::DaemonCall::Print(text) => {
             print!("{text}");
             ExitCode::SUCCESS

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use multusd::applets;
 use multusd::ctl::{complete, man};
 
 fn same(path: &str, text: &str) {
@@ -19,7 +20,7 @@ fn same(path: &str, text: &str) {
 #[test]
 fn manual_pages() {
     same("man/multusctl.1", &man::multusctl());
-    same("man/multusd.8", &man::multusd());
+    same("man/multusd.8", &man::multusd(&applets::described()));
 }
 
 #[test]

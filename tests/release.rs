@@ -53,7 +53,8 @@ fn root() -> &'static Path {
 
 impl Machine {
     fn folder(&self) -> PathBuf {
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+        let target =
+            std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
         target.join("dist").join(self.name)
     }
 
@@ -125,7 +126,11 @@ fn every_executable_is_static_position_independent_and_has_no_executable_data() 
         assert!(header.contains("DYN (Position-Independent Executable file)"), "{}: {header}", machine.name);
         let segments = machine.readelf("-l");
         assert!(!segments.contains("INTERP"), "{}: it wants an interpreter", machine.name);
-        assert!(!segments.contains(" RWE "), "{}: what is written could be executed: {segments}", machine.name);
+        assert!(
+            !segments.contains(" RWE "),
+            "{}: what is written could be executed: {segments}",
+            machine.name
+        );
         let stack = segments.lines().find(|line| line.contains("GNU_STACK")).expect("a word on its stack");
         assert!(stack.contains(" RW "), "{}: {stack}", machine.name);
         let dynamic = machine.readelf("-d");
@@ -153,7 +158,8 @@ fn arm_executables_are_for_the_oldest_processor_they_are_for() {
 fn symbols_and_lines_are_kept_aside_and_known_by_the_build_id() {
     for machine in &MACHINES {
         let id = |path: PathBuf| {
-            let output = Command::new("readelf").args(["-W", "-n", "-S"]).arg(path).env("LC_ALL", "C").output();
+            let output =
+                Command::new("readelf").args(["-W", "-n", "-S"]).arg(path).env("LC_ALL", "C").output();
             let text = String::from_utf8(output.unwrap().stdout).unwrap();
             let id = text.lines().find_map(|line| line.trim().strip_prefix("Build ID: ").map(str::to_owned));
             (id.expect("a build id"), text.contains(" .debug_line "), text.contains(" .symtab "))
@@ -199,7 +205,12 @@ fn the_self_test_passes_on_every_machine() {
         let output = machine.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
         let text = String::from_utf8_lossy(&output.stdout);
         println!("{}:\n{text}", machine.name);
-        assert!(output.status.success(), "{}: {text}{}", machine.name, String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}: {text}{}",
+            machine.name,
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 }
 
@@ -212,7 +223,13 @@ fn a_file_of_2045_is_dated_2045_on_every_machine() {
     for machine in &MACHINES {
         let output = machine.run(&["self-test", "--time-of", file.to_str().unwrap()]);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert_eq!(text.trim(), "2379931200", "{}: {}", machine.name, String::from_utf8_lossy(&output.stderr));
+        assert_eq!(
+            text.trim(),
+            "2379931200",
+            "{}: {}",
+            machine.name,
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     fs::remove_file(&file).unwrap();
 }

@@ -11,7 +11,9 @@ use std::path::Path;
 
 /// Which room may name which. `limits` and `time` are known to all; `lib` only lists the rooms.
 const EDGES: &[(&str, &[&str])] = &[
-    ("main", &["guard", "daemon", "ctl", "child"]),
+    ("main", &["guard", "daemon", "ctl", "applets"]),
+    ("applets", &["daemon", "ctl", "child", "self_test"]),
+    ("self_test", &["sys"]),
     ("guard", &["sys"]),
     ("daemon", &["supervisor", "config", "protocol", "sys"]),
     ("ctl", &["protocol", "config", "sys"]),

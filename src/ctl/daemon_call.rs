@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::man::DAEMON_OPTIONS;
-use super::table::spelled;
+use super::table::{Described, spelled};
 
 /// What was asked for.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub enum DaemonCall {
     },
     /// Check this configuration file.
     Check(String),
+    /// Print the names that are to be links to this binary.
+    Applets,
     /// Print this, and that is all.
     Print(String),
     /// Nothing that can be understood.
@@ -26,14 +28,22 @@ pub enum DaemonCall {
 }
 
 /// Reads the arguments (without argv[0]). Without `--config`, the first of `paths` that exists is
-/// the configuration, or the last.
-pub fn daemon_call(arguments: impl Iterator<Item = OsString>, paths: &[&str]) -> DaemonCall {
-    read(arguments, paths).unwrap_or_else(|error| {
+/// the configuration, or the last. `applets` are for the help.
+pub fn daemon_call(
+    arguments: impl Iterator<Item = OsString>,
+    paths: &[&str],
+    applets: &[&Described],
+) -> DaemonCall {
+    read(arguments, paths, applets).unwrap_or_else(|error| {
         DaemonCall::Wrong([&error.to_string(), "\nTry: multusd --help, or multusctl --help"].concat())
     })
 }
 
-fn read(arguments: impl Iterator<Item = OsString>, paths: &[&str]) -> Result<DaemonCall, lexopt::Error> {
+fn read(
+    arguments: impl Iterator<Item = OsString>,
+    paths: &[&str],
+    applets: &[&Described],
+) -> Result<DaemonCall, lexopt::Error> {
     use lexopt::prelude::*;
     let (mut config, mut run_dir, mut check): (Option<PathBuf>, _, _) = (None, None, false);
     let mut parser = lexopt::Parser::from_args(arguments);
@@ -44,7 +54,8 @@ fn read(arguments: impl Iterator<Item = OsString>, paths: &[&str]) -> Result<Dae
             Long("check") => check = true,
             // `multusd --check FILE`, as `multusctl check FILE`.
             Value(file) if check && config.is_none() => config = Some(file.into()),
-            Long("help") | Short('h') => return Ok(DaemonCall::Print(help())),
+            Long("applets") => return Ok(DaemonCall::Applets),
+            Long("help") | Short('h') => return Ok(DaemonCall::Print(help(applets))),
             Long("version") => {
                 return Ok(DaemonCall::Print(["multusd ", env!("CARGO_PKG_VERSION"), "\n"].concat()));
             }
@@ -59,13 +70,17 @@ fn read(arguments: impl Iterator<Item = OsString>, paths: &[&str]) -> Result<Dae
     })
 }
 
-fn help() -> String {
+fn help(applets: &[&Described]) -> String {
     let mut text =
         String::from("multusd: fail-safe supervisor for embedded Linux\n\nusage: multusd [OPTION]…\n\n");
     for option in DAEMON_OPTIONS {
         text += &["  ", &spelled(option), "\n      ", option.what, "\n"].concat();
     }
-    text + "\nmultusctl (or: multusd multusctl) speaks to it; multusctl help KEY explains the configuration.\n"
+    text += "\nAlso in this binary, by the first argument or by a link of that name (see --applets):\n\n";
+    for applet in applets {
+        text += &["  ", applet.name, "\n      ", applet.what, "\n"].concat();
+    }
+    text
 }
 
 #[cfg(test)]
@@ -73,7 +88,8 @@ mod tests {
     use super::*;
 
     fn call(words: &[&str]) -> DaemonCall {
-        daemon_call(words.iter().map(OsString::from), &["/nowhere/a", "/nowhere/b"])
+        let applet = Described { name: "led", what: "blinks", options: &[] };
+        daemon_call(words.iter().map(OsString::from), &["/nowhere/a", "/nowhere/b"], &[&applet])
     }
 
     #[test]
@@ -90,6 +106,14 @@ mod tests {
         assert_eq!(call(&["--check", "x"]), DaemonCall::Check("x".into()));
         assert_eq!(call(&["--check", "--config", "x"]), DaemonCall::Check("x".into()));
         assert_eq!(call(&["--check"]), DaemonCall::Check("/nowhere/b".into()));
+    }
+
+    #[test]
+    fn help_names_the_applets() {
+        assert!(
+            matches!(call(&["--help"]), DaemonCall::Print(text) if text.ends_with("\n  led\n      blinks\n"))
+        );
+        assert_eq!(call(&["--applets"]), DaemonCall::Applets);
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! The manual pages multusctl(1) and multusd(8), derived from the tables. Not part of the binary:
 //! nothing in it calls this, a test keeps the files under `man/` equal to it.
 
-use super::table::{self, COMMON, EXITS, NAMES_HELP, Opt, spelled, usage};
+use super::table::{self, COMMON, Described, EXITS, NAMES_HELP, Opt, spelled, usage};
 
 /// Options of the daemon.
-pub const DAEMON_OPTIONS: [&Opt; 5] = [
+pub const DAEMON_OPTIONS: [&Opt; 6] = [
     &Opt {
         long: "config",
         value: "FILE",
@@ -19,6 +19,11 @@ pub const DAEMON_OPTIONS: [&Opt; 5] = [
         long: "check",
         value: "",
         what: "read the configuration (also: --check FILE), report all its errors and exit",
+    },
+    &Opt {
+        long: "applets",
+        value: "",
+        what: "print the names that are to be links to this binary, one per line, and exit",
     },
     &Opt { long: "help", value: "", what: "show help and exit" },
     &Opt { long: "version", value: "", what: "show the version and exit" },
@@ -125,8 +130,8 @@ const EXAMPLES: [(&str, &str); 4] = [
     ("multusctl status --json", "For a program."),
 ];
 
-/// multusd(8).
-pub fn multusd() -> String {
+/// multusd(8), and what else is in the binary.
+pub fn multusd(applets: &[&Described]) -> String {
     let mut text = head("multusd", "8", "fail\\-safe supervisor for embedded Linux");
     heading(&mut text, "SYNOPSIS");
     text += ".B multusd\n";
@@ -142,11 +147,20 @@ pub fn multusd() -> String {
     );
     paragraph(
         &mut text,
-        "Called as multusctl, or with multusctl as its first argument, the same binary is multusctl.",
+        "The same binary is other programs too: called by the name of one, or with it as the first argument.",
     );
     heading(&mut text, "OPTIONS");
     for opt in DAEMON_OPTIONS {
         entry(&mut text, &spelled(opt), opt.what);
+    }
+    heading(&mut text, "ALSO IN THIS BINARY");
+    for applet in applets {
+        entry(&mut text, applet.name, applet.what);
+        for (option, what) in applet.options {
+            text += ".RS\n";
+            entry(&mut text, option, what);
+            text += ".RE\n";
+        }
     }
     heading(&mut text, "FILES");
     entry(

@@ -31,6 +31,17 @@ pub struct Opt {
     pub what: &'static str,
 }
 
+/// What help and manual page say of an applet: another program in this binary.
+#[derive(Debug)]
+pub struct Described {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does: a phrase that follows the name in a list.
+    pub what: &'static str,
+    /// Its options, as they are written, with what each does; none where it has a page of its own.
+    pub options: &'static [(&'static str, &'static str)],
+}
+
 /// A command.
 #[derive(Debug)]
 pub struct Command {

@@ -35,51 +35,77 @@ fn locate(mountinfo: &str, membership: &str) -> Option<(PathBuf, PathBuf)> {
     Some((mount, PathBuf::from(own.trim_start_matches('/'))))
 }
 
+const DIRECTORY: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_CLOEXEC);
+
+/// This process's own group; the one above, for a supervisor that is in the leaf already because it
+/// replaces another.
+fn inherited() -> Result<PathBuf, String> {
+    let text = |path: &str| std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"));
+    let (mount, own) = locate(&text("/proc/self/mountinfo")?, &text("/proc/self/cgroup")?)
+        .ok_or("no control group version 2 file system is mounted")?;
+    let inherited = mount.join(own);
+    Ok(match inherited.file_name() {
+        Some(leaf) if leaf == LEAF => inherited.parent().unwrap_or(&inherited).to_path_buf(),
+        _ => inherited,
+    })
+}
+
+fn in_words(what: &'static str, path: &Path) -> impl FnOnce(nix::errno::Errno) -> String {
+    move |errno| format!("{what} {}: {}", path.display(), errno.desc())
+}
+
+fn make_in(parent: BorrowedFd, path: &Path, name: &str) -> Result<OwnedFd, String> {
+    make(parent, name).map_err(in_words("mkdir in", path))?;
+    openat(parent, name, DIRECTORY, Mode::empty()).map_err(in_words("open in", path))
+}
+
+fn has_word(text: &[u8], word: &str) -> bool {
+    text.split(u8::is_ascii_whitespace).any(|part| part == word.as_bytes())
+}
+
 impl Hierarchy {
     /// Finds or makes `name` below this process's own group (or below `below`). Under systemd
     /// with delegation the daemon's own processes `own` first move into a leaf of their own, as
     /// the rule against inner processes demands.
     pub fn open(below: Option<&Path>, name: &str, own: &[u32]) -> Result<Hierarchy, String> {
-        let text = |path: &str| std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"));
         let base = match below {
             Some(path) => path.to_path_buf(),
-            None => {
-                let (mount, own) = locate(&text("/proc/self/mountinfo")?, &text("/proc/self/cgroup")?)
-                    .ok_or("no control group version 2 file system is mounted")?;
-                let inherited = mount.join(own);
-                // A supervisor that replaces another is in the leaf already.
-                match inherited.file_name() {
-                    Some(leaf) if leaf == LEAF => inherited.parent().unwrap_or(&inherited).to_path_buf(),
-                    _ => inherited,
-                }
-            }
+            None => inherited()?,
         };
-        let fail = |what: &str| {
-            let what = what.to_owned();
-            let base = base.clone();
-            move |errno: nix::errno::Errno| format!("{what} {}: {}", base.display(), errno.desc())
-        };
-        let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let parent = nix::fcntl::open(&base, flags, Mode::empty()).map_err(fail("open"))?;
+        let parent = nix::fcntl::open(&base, DIRECTORY, Mode::empty()).map_err(in_words("open", &base))?;
         if is_systemd_unit(&base) && make(parent.as_fd(), LEAF).is_ok() {
-            let leaf = openat(parent.as_fd(), LEAF, flags, Mode::empty()).map_err(fail("open leaf in"))?;
+            let leaf = openat(parent.as_fd(), LEAF, DIRECTORY, Mode::empty())
+                .map_err(in_words("open leaf in", &base))?;
             for pid in own {
                 put(leaf.as_fd(), "cgroup.procs", pid.to_string().as_bytes()).map_err(|e| e.to_string())?;
             }
         }
         enable_controllers(parent.as_fd());
-        make(parent.as_fd(), name).map_err(fail("mkdir in"))?;
-        let directory = openat(parent.as_fd(), name, flags, Mode::empty()).map_err(fail("open in"))?;
+        let directory = make_in(parent.as_fd(), &base, name)?;
         enable_controllers(directory.as_fd());
         // That a group may be made does not mean that a process may be put into it.
         let enabled = take(directory.as_fd(), "cgroup.subtree_control").unwrap_or_default();
-        let has = |controller: &str| {
-            std::str::from_utf8(&enabled)
-                .unwrap_or("")
-                .split_ascii_whitespace()
-                .any(|word| word == controller)
-        };
-        Ok(Hierarchy { has_memory: has("memory"), has_pids: has("pids"), path: base.join(name), directory })
+        Ok(Hierarchy {
+            has_memory: has_word(&enabled, "memory"),
+            has_pids: has_word(&enabled, "pids"),
+            path: base.join(name),
+            directory,
+        })
+    }
+
+    /// Makes `name` below this process's own group and changes nothing else: no process moves, no
+    /// controller is enabled; `has_…` say what could be.
+    pub fn open_for_trial(name: &str) -> Result<Hierarchy, String> {
+        let base = inherited()?;
+        let parent = nix::fcntl::open(&base, DIRECTORY, Mode::empty()).map_err(in_words("open", &base))?;
+        let directory = make_in(parent.as_fd(), &base, name)?;
+        let available = take(parent.as_fd(), "cgroup.controllers").unwrap_or_default();
+        Ok(Hierarchy {
+            has_memory: has_word(&available, "memory"),
+            has_pids: has_word(&available, "pids"),
+            path: base.join(name),
+            directory,
+        })
     }
 
     /// Kills everything in it, groups made by a former life included, and waits until it is

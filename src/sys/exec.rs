@@ -55,6 +55,27 @@ impl Stage {
         .into_iter()
         .find(|stage| *stage as u8 == number)
     }
+
+    /// The call it got stuck at, named as its man page is.
+    pub fn operation(self) -> &'static str {
+        match self {
+            Stage::Clone => "clone",
+            Stage::Limit => "prlimit",
+            Stage::Scheduling => "sched_setscheduler",
+            Stage::Nice => "setpriority",
+            Stage::Affinity => "sched_setaffinity",
+            Stage::IoPriority => "ioprio_set",
+            Stage::OomScore => "oom_score_adj",
+            Stage::Descriptor => "dup2",
+            Stage::Group => "setgroups",
+            Stage::User => "setresuid",
+            Stage::Capability => "capset",
+            Stage::NoNewPrivs => "prctl(PR_SET_NO_NEW_PRIVS)",
+            Stage::Directory => "chdir",
+            Stage::Exec => "execve",
+            Stage::Cgroup => "cgroup.procs",
+        }
+    }
 }
 
 /// Everything a program's process is to be, ready for the kernel: prepared when configuration is

@@ -3,7 +3,7 @@
 use std::ffi::{CStr, CString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -34,6 +34,20 @@ pub fn memory(name: &CStr) -> Result<OwnedFd, SysError> {
         let number = check("memfd_create", libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC))?;
         Ok(OwnedFd::from_raw_fd(number))
     }
+}
+
+/// A memory file of so many zero bytes that can neither shrink nor grow (fcntl(2), F_ADD_SEALS).
+pub fn sealed_memory(name: &CStr, length: u32) -> Result<OwnedFd, SysError> {
+    // SAFETY: a C string and documented flags in, a descriptor of our own out.
+    let file = unsafe {
+        let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+        OwnedFd::from_raw_fd(check("memfd_create", libc::memfd_create(name.as_ptr(), flags))?)
+    };
+    nix::unistd::ftruncate(&file, length as libc::off_t).map_err(SysError::of("ftruncate"))?;
+    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+    // SAFETY: fcntl with an integer argument on a descriptor we own.
+    check("fcntl(F_ADD_SEALS)", unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) })?;
+    Ok(file)
 }
 
 /// All of a memory file, wherever its offset is.
@@ -163,6 +177,41 @@ pub fn open_log(path: &Path) -> std::io::Result<(File, bool)> {
         return if metadata.nlink() == 1 { Ok((file, true)) } else { Err(refused("has hard links")) };
     }
     if kind.is_char_device() { Ok((file, false)) } else { Err(refused("neither a file nor a device")) }
+}
+
+/// When a file was last written: seconds since 1970, before it negative (statx(2)). Not by the C
+/// library, whose calls on 32-bit machines end in January 2038.
+pub fn modified(path: &Path) -> Result<i64, SysError> {
+    let path = c_path(path)?;
+    // SAFETY: integers and arrays of them, for which zero is a value.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: a C string, and a structure that lives across the call.
+    let result = unsafe {
+        libc::syscall(libc::SYS_statx, libc::AT_FDCWD, path.as_ptr(), 0, libc::STATX_MTIME, &mut found)
+    };
+    check("statx", result as libc::c_int)?;
+    Ok(found.stx_mtime.tv_sec)
+}
+
+/// The system call that takes 64-bit times everywhere (`utimensat_time64` since Linux 5.1).
+#[cfg(target_pointer_width = "32")]
+const SYS_UTIMENSAT: libc::c_long = 412;
+#[cfg(not(target_pointer_width = "32"))]
+const SYS_UTIMENSAT: libc::c_long = libc::SYS_utimensat;
+
+/// Dates a file: last read and written at this second since 1970 (utimensat(2)).
+pub fn set_modified(path: &Path, seconds: i64) -> Result<(), SysError> {
+    let path = c_path(path)?;
+    // Two times, each of seconds and nanoseconds.
+    let times = [seconds, 0, seconds, 0];
+    // SAFETY: a C string, and two times that live across the call.
+    let result = unsafe { libc::syscall(SYS_UTIMENSAT, libc::AT_FDCWD, path.as_ptr(), times.as_ptr(), 0) };
+    check("utimensat", result as libc::c_int).map(drop)
+}
+
+fn c_path(path: &Path) -> Result<CString, SysError> {
+    let einval = |_| SysError { operation: "path", errno: libc::EINVAL };
+    CString::new(path.as_os_str().as_encoded_bytes()).map_err(einval)
 }
 
 /// A path still names this very file.

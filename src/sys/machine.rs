@@ -87,14 +87,19 @@ pub fn become_program(command: &[String]) -> SysError {
     }
 }
 
-/// Random bits for telling lives apart (getrandom(2)); the clock where there is no randomness yet.
+/// Random bits for telling lives apart; the clock where there is no randomness yet.
 pub fn random() -> u64 {
+    kernel_random().unwrap_or_else(|_| super::clock::boot_nanos() ^ u64::from(std::process::id()) << 48)
+}
+
+/// Random bits of the kernel's (getrandom(2)), never waiting: early at boot the pool may be empty, and
+/// what they are for need not be secret, only different.
+pub fn kernel_random() -> Result<u64, SysError> {
     let mut bytes = [0_u8; 8];
-    // SAFETY: the buffer is as long as said; non-blocking, because early at boot the pool may be
-    // empty, and this need not be secret, only different.
+    // SAFETY: the buffer is as long as said.
     let result = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), libc::GRND_NONBLOCK) };
-    match check("getrandom", result as libc::c_int) {
-        Ok(8) => u64::from_ne_bytes(bytes),
-        _ => super::clock::boot_nanos() ^ u64::from(std::process::id()) << 48,
+    match check("getrandom", result as libc::c_int)? {
+        8 => Ok(u64::from_ne_bytes(bytes)),
+        _ => Err(SysError { operation: "getrandom", errno: libc::EAGAIN }),
     }
 }

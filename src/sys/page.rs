@@ -8,8 +8,8 @@
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
+use super::SysError;
 use super::slot::{EXIT_KNOWN, EXIT_SIGNALLED, keep, kept, pack, unpack};
-use super::{SysError, check};
 use crate::limits::PROGRAM_COUNT_MAX;
 
 pub use super::slot::{ExitRecord, KEPT_PER_PROGRAM, KeepForProgram, SAVED_WORDS_MAX, Slot};
@@ -104,16 +104,7 @@ impl Page {
     /// Makes the page: memory file, sealed, mapped for as long as this process lives.
     pub fn create() -> Result<&'static Page, SysError> {
         let length = core::mem::size_of::<Page>();
-        // SAFETY: the name is a C string; the flags are the documented ones.
-        let number = check("memfd_create", unsafe {
-            libc::memfd_create(c"multusd-adoption".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING)
-        })?;
-        // SAFETY: the kernel has just returned this descriptor to us alone.
-        let file = unsafe { OwnedFd::from_raw_fd(number) };
-        nix::unistd::ftruncate(&file, length as i64).map_err(SysError::of("ftruncate"))?;
-        let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
-        // SAFETY: fcntl with an integer argument on a descriptor we own.
-        check("fcntl(F_ADD_SEALS)", unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) })?;
+        let file = super::file::sealed_memory(c"multusd-adoption", length as u32)?;
         // SAFETY: a new shared mapping of our own file, nobody's memory is replaced.
         let address = unsafe {
             libc::mmap(

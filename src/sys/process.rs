@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use super::exec::become_program;
 use super::page::Slot;
 use super::{SysError, check, clock};
+use crate::time::{Instant, Millis};
 
 pub use super::exec::{Identity, Recipe, Stage, Wiring};
 /// clone3(2)'s arguments, as of Linux 5.7 (CLONE_INTO_CGROUP).
@@ -33,24 +34,35 @@ struct CloneArgs {
 
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
+/// Clones this process into a control group; `Ok(None)` in the new one.
+///
+/// # Safety
+/// As [`clone`].
+unsafe fn clone_into(flags: libc::c_int, cgroup: BorrowedFd) -> Result<Option<u32>, SysError> {
+    // Into the group by birth: moving a process into a group takes a lock that can cost tens
+    // of milliseconds. The exit signal must be 0 with CLONE_PARENT (it is the parent's).
+    let args = CloneArgs {
+        flags: flags as u64 | CLONE_INTO_CGROUP,
+        cgroup: cgroup.as_raw_fd() as u64,
+        ..CloneArgs::default()
+    };
+    // SAFETY: the structure is valid and its size is given; no stack or thread pointers.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &args, size_of::<CloneArgs>()) };
+    match check("clone3", pid as libc::c_int)? {
+        0 => Ok(None),
+        pid => Ok(Some(pid as u32)),
+    }
+}
+
 /// Clones this process; `Ok(None)` in the new one.
 ///
 /// # Safety
 /// This process has one thread. The new one runs on a copy of the memory.
 unsafe fn clone(flags: libc::c_int, cgroup: Option<BorrowedFd>) -> Result<Option<u32>, SysError> {
     if let Some(cgroup) = cgroup {
-        // Into the group by birth: moving a process into a group takes a lock that can cost tens
-        // of milliseconds. The exit signal must be 0 with CLONE_PARENT (it is the parent's).
-        let args = CloneArgs {
-            flags: flags as u64 | CLONE_INTO_CGROUP,
-            cgroup: cgroup.as_raw_fd() as u64,
-            ..CloneArgs::default()
-        };
-        // SAFETY: the structure is valid and its size is given; no stack or thread pointers.
-        let pid = unsafe { libc::syscall(libc::SYS_clone3, &args, size_of::<CloneArgs>()) };
-        match check("clone3", pid as libc::c_int) {
-            Ok(0) => return Ok(None),
-            Ok(pid) => return Ok(Some(pid as u32)),
+        // SAFETY: the caller's promise.
+        match unsafe { clone_into(flags, cgroup) } {
+            Ok(process) => return Ok(process),
             // Want of memory or of process numbers is the same for every kind of clone.
             Err(error) if error.errno == libc::EAGAIN || error.errno == libc::ENOMEM => return Err(error),
             // A sandbox forbids clone3 (ENOSYS, EPERM), an old kernel does not know the flag (E2BIG,
@@ -74,6 +86,34 @@ pub fn spawn_supervisor(run: impl FnOnce() -> i32) -> Result<u32, SysError> {
         Some(pid) => Ok(pid),
         None => end(run()),
     }
+}
+
+/// Starts a copy of this process that shares nothing with it, as fork(2) does; it ends with the
+/// result of `run`. This process has one thread.
+pub fn fork(run: impl FnOnce() -> i32) -> Result<u32, SysError> {
+    // SAFETY: one thread, as said; the flags are fork's.
+    match unsafe { clone(libc::SIGCHLD, None) }? {
+        Some(pid) => Ok(pid),
+        None => end(run()),
+    }
+}
+
+/// Starts a copy of this process as a child of its parent, born in a control group
+/// (CLONE_INTO_CGROUP, Linux 5.7), without the other way that [`spawn`] has where the kernel refuses.
+pub fn fork_into_group(group: BorrowedFd, run: impl FnOnce() -> i32) -> Result<u32, SysError> {
+    // SAFETY: one thread, as for `fork`.
+    match unsafe { clone_into(libc::CLONE_PARENT, group) }? {
+        Some(pid) => Ok(pid),
+        None => end(run()),
+    }
+}
+
+/// From now on this process is killed when its parent dies (PR_SET_PDEATHSIG). False: it has died
+/// already, before it could say anything by that.
+pub fn die_with(parent: u32) -> bool {
+    // SAFETY: plain prctl with integers.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    std::os::unix::process::parent_id() == parent
 }
 
 /// Ends this process at once, without running anything that belongs to the parent's copy.
@@ -114,13 +154,8 @@ fn spawn_child(
 /// It dies with the guard. Used for what may wait: storage, /proc, name lookups.
 pub fn spawn_job(slot: &Slot, generation: u32, job: impl FnOnce() -> i32) -> Result<u32, SysError> {
     let serial = announce(slot, generation);
-    let guard = nix::unistd::getppid();
-    spawn_child(slot, serial, None, || {
-        // SAFETY: plain prctl with integers.
-        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
-        // A guard that died before that says nothing any more.
-        end(if nix::unistd::getppid() == guard { job() } else { 0 })
-    })
+    let guard = std::os::unix::process::parent_id();
+    spawn_child(slot, serial, None, || end(if die_with(guard) { job() } else { 0 }))
 }
 
 /// Starts a program as the guard's child. Success means that the process exists; whether its
@@ -132,14 +167,20 @@ pub fn spawn(slot: &Slot, generation: u32, recipe: &Recipe, wiring: &Wiring) -> 
         if let Some(record) = wiring.life {
             record.write(std::process::id(), slot.born_after.load(SeqCst), slot.born_before.load(SeqCst));
         }
-        let (stage, errno) = become_program(recipe, wiring);
-        slot.record_failure(serial, stage as u8, errno);
+        turn_into(slot, recipe, wiring);
         end(127)
     });
     if let Err(error) = spawned {
         slot.record_failure(serial, Stage::Clone as u8, error.errno);
     }
     spawned
+}
+
+/// In a process that has claimed the slot: becomes the program. Returns only where that could not
+/// be; why is in the slot then.
+pub fn turn_into(slot: &Slot, recipe: &Recipe, wiring: &Wiring) {
+    let (stage, errno) = become_program(recipe, wiring);
+    slot.record_failure(slot.process().0, stage as u8, errno);
 }
 
 fn announce(slot: &Slot, generation: u32) -> u32 {
@@ -219,6 +260,25 @@ pub fn next_ended() -> Option<Ended> {
 pub fn reap(pid: u32) {
     // SAFETY: integers; no status wanted.
     unsafe { libc::waitpid(pid as libc::pid_t, ptr::null_mut(), libc::WNOHANG) };
+}
+
+/// Kills the children of this process, and those that come to it as orphans meanwhile, until none
+/// is left or the time has come: one in state D cannot be killed. SIGCHLD is blocked.
+pub fn kill_children(until: Instant) {
+    let own = std::process::id();
+    loop {
+        while let Some((pid, ..)) = next_ended() {
+            reap(pid);
+        }
+        let mut left = super::proc::all().into_iter().filter(|stat| stat.parent == own).peekable();
+        if left.peek().is_none() || clock::now() >= until {
+            return;
+        }
+        for stat in left {
+            kill_if_there(stat.pid as i32, libc::SIGKILL);
+        }
+        super::signal::wait(Some(clock::now() + Millis(1000)));
+    }
 }
 
 /// This process adopts the orphans among its descendants (PR_SET_CHILD_SUBREAPER).

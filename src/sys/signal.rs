@@ -65,6 +65,14 @@ pub fn wait(until: Option<Instant>) -> Option<Signal> {
     Signal::try_from(check("sigtimedwait", number).ok()?).ok()
 }
 
+/// What asks a process to end: SIGTERM.
+pub const END: i32 = libc::SIGTERM;
+
+/// Whether a signal that [`wait`] took asks this process to end.
+pub fn is_order_to_end(signal: Signal) -> bool {
+    matches!(signal, Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP)
+}
+
 /// SIGTERM as something to poll, for jobs: it is blocked in whatever the supervisor forks.
 pub struct TermSignal(nix::sys::signalfd::SignalFd);
 

@@ -52,10 +52,16 @@ pub fn accept(listener: BorrowedFd) -> Option<(OwnedFd, Peer)> {
     Some((connection, peer))
 }
 
-/// Whether the peer was a member of the group when it connected (SO_PEERGROUPS).
+/// Whether the peer was a member of the group when it connected.
 pub fn peer_has_group(connection: BorrowedFd, group: u32) -> bool {
     let mut groups = [0_u32; 128];
-    let mut length = size_of_val(&groups) as libc::socklen_t;
+    peer_groups(connection, &mut groups).is_ok_and(|count| groups[..count].contains(&group))
+}
+
+/// The supplementary groups the peer had when it connected, and how many (SO_PEERGROUPS, Linux 4.13).
+/// ERANGE: it has more than fit.
+pub fn peer_groups(connection: BorrowedFd, groups: &mut [u32]) -> Result<usize, SysError> {
+    let mut length = size_of_val(groups) as libc::socklen_t;
     // SAFETY: the buffer is as long as `length` says; the kernel writes at most that much.
     let result = unsafe {
         libc::getsockopt(
@@ -66,8 +72,8 @@ pub fn peer_has_group(connection: BorrowedFd, group: u32) -> bool {
             &mut length,
         )
     };
-    let count = length as usize / size_of::<u32>();
-    check("getsockopt", result).is_ok() && groups[..count.min(groups.len())].contains(&group)
+    check("getsockopt(SO_PEERGROUPS)", result)?;
+    Ok((length as usize / size_of::<u32>()).min(groups.len()))
 }
 
 /// The result of reading one packet.
