@@ -26,7 +26,7 @@ pub struct Entry {
     /// How to start it.
     pub recipe: Recipe,
     /// How to start its hooks, by `HookKind`.
-    pub hooks: [Option<Recipe>; HOOK_KINDS],
+    pub hooks: [Option<Box<Recipe>>; HOOK_KINDS],
     /// Digest of what the running process was made from.
     pub digest: u64,
     /// Its control group.
@@ -188,8 +188,10 @@ pub fn write_cut<const N: usize>(text: &mut heapless::String<N>, words: core::fm
     let _ = core::fmt::write(&mut Cut(text), words);
 }
 
-fn recipes(spec: &Spec, base: &Base) -> [Option<Recipe>; HOOK_KINDS] {
-    std::array::from_fn(|index| spec.hooks[index].as_ref().map(|command| spec.exec.recipe_of(command, base)))
+/// Boxed: most programs have no hooks, and a place for every kind would be most of an entry.
+fn recipes(spec: &Spec, base: &Base) -> [Option<Box<Recipe>>; HOOK_KINDS] {
+    let recipe = |command| Box::new(spec.exec.recipe_of(command, base));
+    std::array::from_fn(|index| spec.hooks[index].as_ref().map(recipe))
 }
 
 /// What the supervisor must know of a program. Dependencies are added by [`relate`].

@@ -1,6 +1,7 @@
 //! DECIDES. What to start, stop, force, kill and feed, and when.
 //!
-//! Pure: no clock, no input or output, no heap, no unsafe, and nothing here can fail. Facts come
+//! Pure: no clock, no input or output, no unsafe, no memory beyond what [`Supervisor::new`]
+//! reserves, and nothing here can fail. Facts come
 //! in by [`Supervisor::observe`], orders leave by [`Supervisor::decide`], and the one timer is
 //! armed by [`Supervisor::next_deadline`]. Performing an order produces a fact; until it does,
 //! nothing is assumed to have happened.
@@ -148,11 +149,12 @@ pub struct Status {
 /// goes further than a whole life without a fact; the bound is for what nobody thought of.
 const PASS_COUNT_MAX: usize = 16 * PROGRAM_COUNT_MAX;
 
-/// The whole of what is decided. Large (a slot per program): keep it in one place, do not move it.
+/// The whole of what is decided.
 pub struct Supervisor {
-    children: [Child; PROGRAM_COUNT_MAX],
-    /// Slots in use lie below this index.
-    used: usize,
+    /// By `ChildId`; what lies beyond its end is free. Its memory is reserved once, for the full
+    /// capacity, and taken from the system slot by slot as programs come: an array would cost a board
+    /// with ten programs the pages of 128.
+    children: Vec<Child>,
     jitter: Jitter,
     watch: Option<Watch>,
     /// Everything is ordered down.
@@ -166,10 +168,9 @@ pub struct Supervisor {
 
 impl Supervisor {
     /// Without children. The seed spreads the starts of children that failed together.
-    pub const fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         Supervisor {
-            children: [Child::FREE; PROGRAM_COUNT_MAX],
-            used: 0,
+            children: Vec::with_capacity(PROGRAM_COUNT_MAX),
             jitter: Jitter(seed),
             watch: None,
             closing: false,
@@ -188,9 +189,8 @@ impl Supervisor {
 
     /// A new program, in a free slot (else nothing happens); started if its rules say so.
     pub fn install(&mut self, now: Instant, child: ChildId, rules: Rules) {
-        let Some(slot) = self.children.get_mut(child.index()).filter(|slot| slot.is_free()) else { return };
+        let Some(slot) = self.free_slot(child) else { return };
         slot.install(now, rules);
-        self.used = self.used.max(child.index() + 1);
         self.changed = true;
     }
 
@@ -213,7 +213,7 @@ impl Supervisor {
 
     /// Whether a program can be installed in this slot.
     pub fn is_free(&self, child: ChildId) -> bool {
-        self.children.get(child.index()).is_some_and(Child::is_free)
+        child.index() < PROGRAM_COUNT_MAX && self.children.get(child.index()).is_none_or(Child::is_free)
     }
 
     /// A program as a former supervisor left it: it goes on, its deadlines run in full again, and
@@ -222,10 +222,9 @@ impl Supervisor {
     /// numbers go on. A record that was never written is a new program; one that cannot be read means
     /// that anything may be alive: it is killed, made safe, and started again.
     pub fn adopt(&mut self, now: Instant, child: ChildId, rules: Rules, saved: Saved) {
-        let Some(slot) = self.children.get_mut(child.index()).filter(|slot| slot.is_free()) else { return };
+        let Some(slot) = self.free_slot(child) else { return };
         slot.install(now, rules);
         slot.adopt(now, &saved);
-        self.used = self.used.max(child.index() + 1);
         self.changed = true;
     }
 
@@ -309,7 +308,7 @@ impl Supervisor {
             push(actions, Action::Finish);
         }
         let (mut wake, mut in_danger) = (Instant::NEVER, false);
-        for child in self.used() {
+        for child in &self.children {
             wake = wake.min(child.wake(now));
             in_danger |= child.is_in_danger();
         }
@@ -321,9 +320,9 @@ impl Supervisor {
     /// Lets every child go as far as it can at this time.
     fn settle(&mut self, now: Instant) {
         for _ in 0..PASS_COUNT_MAX {
-            let view = View::of(self.used(), self.closing);
+            let view = View::of(&self.children, self.closing);
             let mut moved = false;
-            for (index, child) in self.children.iter_mut().take(self.used).enumerate() {
+            for (index, child) in self.children.iter_mut().enumerate() {
                 if !child.is_free() {
                     let place = view.place(ChildId(index as u16), child);
                     moved |= child.step(now, &place, &mut self.jitter);
@@ -333,7 +332,7 @@ impl Supervisor {
                 break;
             }
         }
-        for child in self.children.iter_mut().take(self.used) {
+        for child in self.children.iter_mut() {
             let state = child.state();
             if state != child.shown {
                 (child.shown, child.since) = (state, now);
@@ -343,14 +342,14 @@ impl Supervisor {
 
     /// Forces come first, for all children: that is what the time of a failure is measured by.
     fn give_orders(&mut self, now: Instant, actions: &mut Actions) {
-        for (index, child) in self.children.iter_mut().take(self.used).enumerate() {
+        for (index, child) in self.children.iter_mut().enumerate() {
             if !child.is_pausing()
                 && let Some(force) = child.force(ChildId(index as u16), now)
             {
                 push(actions, force);
             }
         }
-        for (index, child) in self.children.iter_mut().take(self.used).enumerate() {
+        for (index, child) in self.children.iter_mut().enumerate() {
             let id = ChildId(index as u16);
             for action in child.take_orders(id).into_iter().flatten() {
                 push(actions, action);
@@ -363,7 +362,7 @@ impl Supervisor {
 
     /// The feed is a conclusion: from every output, and from the guard's echo.
     fn feed(&mut self, now: Instant, actions: &mut Actions) {
-        let overdue = self.used().iter().any(|child| child.is_overdue(now));
+        let overdue = self.children.iter().any(|child| child.is_overdue(now));
         if let Some(watch) = &mut self.watch
             && watch.is_due(now)
             && watch.judge(now, overdue)
@@ -384,11 +383,17 @@ impl Supervisor {
 
     /// Nothing is alive, no hook runs, and no output is waited for.
     pub fn all_down(&self) -> bool {
-        self.used().iter().all(Child::is_down)
+        self.children.iter().all(Child::is_down)
     }
 
-    fn used(&self) -> &[Child] {
-        self.children.get(..self.used).unwrap_or(&[])
+    /// A slot that is free, made where there was none yet.
+    fn free_slot(&mut self, child: ChildId) -> Option<&mut Child> {
+        if !self.is_free(child) {
+            return None;
+        }
+        let used = self.children.len().max(child.index() + 1);
+        self.children.resize(used, Child::FREE);
+        self.children.get_mut(child.index())
     }
 
     fn slot(&mut self, child: ChildId) -> Option<&mut Child> {
