@@ -75,9 +75,10 @@ impl Boot {
 
     /// QEMU's arguments.
     pub fn arguments(&self, cache: &Cache, ends: &Ends) -> Vec<String> {
-        let (machine, list, agent) = match self.board {
-            Board::Virt => ("virt", "virt", "orders"),
-            Board::Raspi3b => ("raspi3b", "raspi", "ttyAMA0"),
+        let (machine, list, console, agent) = match self.board {
+            Board::Virt => ("virt", "virt", "ttyAMA0", "orders"),
+            // The Pi's second port: the first belongs to Bluetooth and has no device file.
+            Board::Raspi3b => ("raspi3b", "raspi", "ttyS1", "ttyS1"),
         };
         // -nodefaults is what makes `virt` bare; the clock the driver reads is the guest's own time.
         let mut all = words(&format!(
@@ -92,7 +93,7 @@ impl Boot {
         with(
             "-append",
             format!(
-                "console=ttyAMA0,115200 quiet panic=-1 guest_modules={list} guest_agent={agent}{}",
+                "console={console},115200 quiet panic=-1 guest_modules={list} guest_agent={agent}{}",
                 self.words
             ),
         );
@@ -113,6 +114,7 @@ impl Boot {
             }
             Board::Raspi3b => {
                 with("-chardev", format!("socket,id=console,fd={},logfile={folder}/console", ends.agent));
+                with("-serial", "null".into());
                 with("-dtb", cache.kernel("bcm2837-rpi-3-b.dtb").display().to_string());
             }
         }
