@@ -196,7 +196,7 @@ fn a_restored_guest_is_fresh_and_has_what_multusd_needs() {
 
 #[test]
 fn idle_time_is_skipped_with_icount() {
-    let mut guest = Guest::booted("icount", &Boot::virt().icount());
+    let mut guest = Guest::restored_from("icount", &Boot::virt().icount());
     let began = Instant::now();
     let uptime = |text: String| text.parse::<f64>().expect("a number of seconds");
     let read = "cut -d' ' -f1 /proc/uptime";
