@@ -8,7 +8,7 @@
 
 RUST := gcc libc6-dev cargo-web rustc-web
 RUST_TEST := $(RUST) g++ git rustfmt-web rust-web-clippy
-QEMU := qemu-system-arm kmod xz-utils debian-archive-keyring
+QEMU := qemu-system-arm kmod xz-utils debian-archive-keyring gcc-aarch64-linux-gnu
 PEERS := python3 runit s6 daemontools supervisor
 
 help: ## Show this.

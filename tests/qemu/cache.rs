@@ -42,6 +42,12 @@ impl Cache {
         self.folder.join("kernel").join(name)
     }
 
+    /// The module gpio-sim, made when it is first wanted.
+    pub fn gpio_sim(&self) -> PathBuf {
+        run("tests/qemu/gpio-sim", &[self.folder.to_str().expect("a readable path")]);
+        self.folder.join("gpio-sim/gpio-sim.ko")
+    }
+
     /// A fresh folder for one run of QEMU; it stays for those who look for causes.
     pub fn run_folder(&self, name: &str) -> PathBuf {
         let folder = self.folder.join("run").join(name);

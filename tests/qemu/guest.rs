@@ -227,6 +227,11 @@ impl Guest {
         self.put_bytes(&bytes, mode, guest);
     }
 
+    /// The module of `sim_chip`.
+    pub fn gpio_sim_module(&self) -> std::path::PathBuf {
+        self.machine.cache().gpio_sim()
+    }
+
     /// Brings bytes into the guest as a file.
     pub fn put_bytes(&mut self, bytes: &[u8], mode: u32, guest: &str) {
         assert!(self.machine.board == Board::Virt, "files come into a Pi when it boots: Boot::file");

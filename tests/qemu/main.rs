@@ -6,6 +6,7 @@ mod boot;
 mod cache;
 mod cpio;
 mod ending;
+mod gpio_sim;
 mod guest;
 mod machine;
 mod qmp;
@@ -142,33 +143,37 @@ fn a_fed_watchdog_stays_quiet() {
     guest.await_event("WATCHDOG", guest_seconds(20));
 }
 
-/// Makes a line of the PL061 known in sysfs; its folder.
-fn exported(guest: &mut Guest, line: u32) -> String {
-    let base = guest.ok("for chip in /sys/class/gpio/gpiochip*; do\n\
-         case $(cat $chip/label) in *pl061*) cat $chip/base;; esac; done");
+/// Makes a line of the chip with this label known in sysfs; its folder.
+fn exported(guest: &mut Guest, label: &str, line: u32) -> String {
+    let base = guest.ok(&format!(
+        "for chip in /sys/class/gpio/gpiochip*; do\n\
+         case $(cat $chip/label) in *{label}*) cat $chip/base;; esac; done"
+    ));
     let number = base.parse::<u32>().expect("the number of its first line") + line;
     guest.ok(&format!("echo {number} >/sys/class/gpio/export"));
     format!("/sys/class/gpio/gpio{number}")
 }
 
+/// How often a line that sysfs watches has interrupted.
+const EDGES: &str = "awk '/gpiolib/ { print $2 }' /proc/interrupts";
+
 #[test]
 fn a_level_and_its_edges_arrive_in_the_guest() {
     let mut guest = Guest::restored("gpio-in");
-    let line = exported(&mut guest, 4);
+    let line = exported(&mut guest, "pl061", 4);
     guest.ok(&format!("echo in >{line}/direction; echo both >{line}/edge"));
-    let edges = "awk '/gpiolib/ { print $2 }' /proc/interrupts";
-    assert_eq!((guest.ok(&format!("cat {line}/value")), guest.ok(edges)), ("0".into(), "0".into()));
+    assert_eq!((guest.ok(&format!("cat {line}/value")), guest.ok(EDGES)), ("0".into(), "0".into()));
     for (level, count) in [(true, "1"), (false, "2"), (true, "3")] {
         guest.set_line(4, level);
         assert_eq!(guest.ok(&format!("cat {line}/value")), u32::from(level).to_string());
-        assert_eq!(guest.ok(edges), count);
+        assert_eq!(guest.ok(EDGES), count);
     }
 }
 
 #[test]
 fn an_output_of_the_guest_is_seen_outside() {
     let mut guest = Guest::restored("gpio-out");
-    let line = exported(&mut guest, 6);
+    let line = exported(&mut guest, "pl061", 6);
     guest.ok(&format!("echo low >{line}/direction"));
     assert!(!guest.line(6));
     guest.ok(&format!("echo 1 >{line}/value"));
@@ -176,6 +181,25 @@ fn an_output_of_the_guest_is_seen_outside() {
     guest.ok(&format!("(sleep 2; echo 0 >{line}/value) >/dev/null 2>&1 &"));
     guest.await_line(6, false, guest_seconds(20));
     assert!(!guest.line(5), "and no other");
+}
+
+#[test]
+fn a_simulated_chip_has_many_lines_with_levels_and_edges() {
+    let mut guest = Guest::restored("gpio-sim");
+    let chip = guest.sim_chip("bench", 32);
+    guest.ok(&format!("test -c /dev/{}", chip.name));
+    let input = exported(&mut guest, "bench", 31);
+    guest.ok(&format!("echo in >{input}/direction; echo both >{input}/edge"));
+    for (up, count) in [(true, "1"), (false, "2"), (true, "3")] {
+        guest.pull(&chip, 31, up);
+        assert_eq!(guest.ok(&format!("cat {input}/value")), u32::from(up).to_string());
+        assert_eq!(guest.ok(EDGES), count);
+    }
+    let output = exported(&mut guest, "bench", 17);
+    guest.ok(&format!("echo high >{output}/direction"));
+    assert!(guest.sim_line(&chip, 17) && !guest.sim_line(&chip, 16));
+    guest.ok(&format!("echo 0 >{output}/value"));
+    assert!(!guest.sim_line(&chip, 17));
 }
 
 #[test]
