@@ -13,8 +13,8 @@ use super::ending::Ending;
 use super::machine::{LOOK, Machine};
 use super::qmp::Event;
 
-/// A time of the guest's clock. It runs while the machine runs, whatever the guest does, and a limit in it
-/// is not used up while QEMU gets no processor at all.
+/// A time of the guest's clock. It runs while the machine runs, whatever the guest does; of a limit, what
+/// QEMU waited for a processor is not used up.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub struct GuestSeconds(u32);
 
@@ -26,8 +26,8 @@ pub const fn guest_seconds(seconds: u32) -> GuestSeconds {
 const SHORT: GuestSeconds = guest_seconds(30);
 /// For a boot.
 const BOOT: GuestSeconds = guest_seconds(120);
-/// What this machine may take longer than the guest, at least: only a stopped guest waits for it.
-const HOST_MORE: Duration = Duration::from_secs(60);
+/// What this machine may take at least, however slow: only for a stopped guest is it waited that long.
+const HOST_LIMIT: Duration = Duration::from_secs(120);
 
 /// PL061 of `virt`: the data register's address holds a mask of the lines it is about.
 const PL061: u64 = 0x0903_0000;
@@ -333,12 +333,13 @@ fn shell_quoted(path: &Path) -> String {
 struct Patience {
     limit: GuestSeconds,
     began: Instant,
-    guest_began: Option<u32>,
+    /// The guest's clock and QEMU's hunger at the first look: most waits are over before.
+    first: Option<(u32, Duration)>,
 }
 
 impl Patience {
     fn new(limit: GuestSeconds) -> Patience {
-        Patience { limit, began: Instant::now(), guest_began: None }
+        Patience { limit, began: Instant::now(), first: None }
     }
 
     fn step(&mut self, machine: &mut Machine, what: &str) -> Result<(), Ending> {
@@ -350,19 +351,19 @@ impl Patience {
         if machine.listen(at_most) || self.began.elapsed() < LOOK {
             return Ok(());
         }
-        // The first look is the beginning: most waits are over before.
         let Some(ticks) = machine.clock() else { return Ok(()) };
-        let began = *self.guest_began.get_or_insert(ticks);
-        let passed = ticks.wrapping_sub(began) / machine.ticks_per_second();
-        let host_limit = HOST_MORE + Duration::from_secs(2 * u64::from(self.limit.0));
-        if passed > self.limit.0 {
+        let starved = machine.starved();
+        let (first_ticks, first_starved) = *self.first.get_or_insert((ticks, starved));
+        let passed = u64::from(ticks.wrapping_sub(first_ticks) / machine.ticks_per_second());
+        let limit = u64::from(self.limit.0);
+        if passed.saturating_sub(starved.saturating_sub(first_starved).as_secs()) > limit {
             // What came while we looked counts.
             if machine.listen(Duration::ZERO) {
                 return Ok(());
             }
             return Err(Ending::Silent { order: what.into(), guest_seconds: self.limit.0 });
         }
-        if self.began.elapsed() > host_limit {
+        if self.began.elapsed() > HOST_LIMIT + Duration::from_secs(4 * limit) {
             return Err(Ending::Stalled { order: what.into(), host_seconds: self.began.elapsed().as_secs() });
         }
         Ok(())

@@ -319,6 +319,18 @@ impl Machine {
         }
     }
 
+    /// How long QEMU's threads have wanted a processor and got none: that long its guest stood still while
+    /// the guest's clock ran on.
+    pub fn starved(&self) -> Duration {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).into_iter().flatten().flatten();
+        let waited = tasks.filter_map(|task| {
+            // Time on a processor, time in the queue for one (nanoseconds), turns.
+            let line = fs::read_to_string(task.path().join("schedstat")).ok()?;
+            line.split_whitespace().nth(1)?.parse::<u64>().ok()
+        });
+        Duration::from_nanos(waited.sum())
+    }
+
     pub fn ticks_per_second(&self) -> u32 {
         match self.board {
             Board::Virt => 1,
