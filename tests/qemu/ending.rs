@@ -19,7 +19,9 @@ pub enum Ending {
     PoweredOff,
     /// The guest's clock went on and no reply came.
     Silent { order: String, guest_seconds: u32 },
-    /// The guest's clock did not go on as it should: the machine was stopped, or the host far too slow.
+    /// QEMU holds the machine: QMP's `stop`, or a watchdog that pauses. No hang of the guest.
+    Stopped,
+    /// The guest's clock did not go on as it should: QEMU hangs, or the host is far too slow.
     Stalled { order: String, host_seconds: u64 },
 }
 
@@ -34,12 +36,13 @@ impl fmt::Display for Ending {
             Ending::WatchdogBit => write!(f, "the watchdog reset the guest"),
             Ending::Reset => write!(f, "the guest was reset"),
             Ending::PoweredOff => write!(f, "the guest powered off"),
+            Ending::Stopped => write!(f, "QEMU has stopped the machine"),
             Ending::Silent { order, guest_seconds } => {
                 write!(f, "no answer to \"{order}\" within {guest_seconds} s of guest time")
             }
             Ending::Stalled { order, host_seconds } => write!(
                 f,
-                "the guest's clock stands still, or this machine is far too slow: \
+                "QEMU hangs, or this machine is far too slow: \
                  no answer to \"{order}\" in {host_seconds} s"
             ),
         }

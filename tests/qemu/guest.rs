@@ -351,6 +351,9 @@ impl Patience {
         if machine.listen(at_most) || self.began.elapsed() < LOOK {
             return Ok(());
         }
+        if machine.stopped {
+            return Err(Ending::Stopped);
+        }
         let Some(ticks) = machine.clock() else { return Ok(()) };
         let starved = machine.starved();
         let (first_ticks, first_starved) = *self.first.get_or_insert((ticks, starved));

@@ -57,6 +57,8 @@ pub struct Machine {
     replies: VecDeque<String>,
     qtest_replies: VecDeque<String>,
     bitten: bool,
+    /// Held by QEMU, its clock included.
+    pub stopped: bool,
 }
 
 impl Machine {
@@ -113,6 +115,7 @@ impl Machine {
             replies: VecDeque::new(),
             qtest_replies: VecDeque::new(),
             bitten: false,
+            stopped: false,
         };
         machine.greet();
         if let Some(state) = state {
@@ -223,6 +226,8 @@ impl Machine {
                 let ending = if self.bitten { Ending::WatchdogBit } else { Ending::Reset };
                 self.ended(ending);
             }
+            "STOP" => self.stopped = true,
+            "RESUME" => self.stopped = false,
             "SHUTDOWN" => self.ended(Ending::PoweredOff),
             _ => {}
         }

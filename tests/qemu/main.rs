@@ -103,6 +103,15 @@ fn a_silent_guest_is_reported_within_its_limit_whatever_silenced_it() {
 }
 
 #[test]
+fn a_machine_that_qemu_holds_is_no_hung_guest() {
+    let mut guest = Guest::restored("stopped");
+    guest.qmp("stop", "{}");
+    assert_eq!(guest.order("echo late"), Err(Ending::Stopped));
+    guest.qmp("cont", "{}");
+    assert_eq!(guest.ok("echo next"), "next");
+}
+
+#[test]
 fn a_reset_and_a_power_off_are_told_apart() {
     let mut guest = Guest::restored("ends");
     guest.press_reset();
