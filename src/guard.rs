@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 
 use crate::limits::SUPERVISOR_SILENCE_MS_MAX;
 use crate::sys::page::{Keep, Page, request};
-use crate::sys::{SysError, clock, file, poll, process, signal};
+use crate::sys::{SysError, clock, file, memory, poll, process, signal};
 use crate::time::{Instant, Millis};
 
 /// A supervisor that lived this long had no trouble starting: many times what taking over needs,
@@ -65,6 +65,7 @@ impl Guard {
             if next_start.is_some_and(|at| at <= clock::now()) {
                 next_start = None;
                 self.start(supervise);
+                memory::give_back_code();
             }
             let deadline = match (next_start, self.unheard) {
                 (Some(at), _) => Some(at),

@@ -36,6 +36,7 @@ use crate::supervisor::{Actions, ChildId, Event, Supervisor};
 use crate::sys::cgroup::Hierarchy;
 use crate::sys::clock;
 use crate::sys::life::LifeFile;
+use crate::sys::memory;
 use crate::sys::page::{Keep, Page, SAVED_WORDS_MAX, request};
 use crate::sys::poll::{self, Interest, Poller, READY_COUNT_MAX};
 use crate::time::{Instant, Millis};
@@ -145,7 +146,10 @@ struct Daemon {
 /// Returns when everything is done (`Page::finished` is then set), or when it cannot begin.
 pub fn run(page: &'static Page, options: &Options) -> i32 {
     match Daemon::begin(page, options) {
-        Ok(mut daemon) => daemon.run(),
+        Ok(mut daemon) => {
+            memory::give_back_code();
+            daemon.run()
+        }
         Err(boot::Refusal(sentence)) => {
             say!("{sentence}");
             // Programs that run are not given up: the guard tries again.

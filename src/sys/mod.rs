@@ -10,6 +10,7 @@ pub mod exec;
 pub mod file;
 pub mod life;
 pub mod machine;
+pub mod memory;
 pub mod page;
 pub mod poll;
 pub mod proc;
