@@ -72,7 +72,7 @@ impl Poller {
         let spec = libc::itimerspec {
             it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 },
             it_value: libc::timespec {
-                tv_sec: (nanos / 1_000_000_000) as libc::time_t,
+                tv_sec: (nanos / 1_000_000_000) as _,
                 tv_nsec: (nanos % 1_000_000_000) as libc::c_long,
             },
         };

@@ -58,7 +58,7 @@ pub fn wait(until: Option<Instant>) -> Option<Signal> {
     let timeout = until.map(|until| {
         let left = until.since(super::clock::now()) + Millis(1);
         libc::timespec {
-            tv_sec: (left.0 / 1000) as libc::time_t,
+            tv_sec: (left.0 / 1000) as _,
             tv_nsec: ((left.0 % 1000) * 1_000_000) as libc::c_long,
         }
     });
