@@ -98,9 +98,8 @@ impl Hierarchy {
             let events = open_events(self.directory.as_fd())?;
             wait_for_change(events.as_fd());
         }
-        let names = std::fs::read_dir(&self.path).into_iter().flatten().flatten();
-        for entry in names.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
-            remove_tree(&entry.path());
+        for group in &super::file::directories(&self.path) {
+            remove_tree(group);
         }
         Ok(())
     }
@@ -151,10 +150,8 @@ fn kill_below(path: &Path) {
     if let Ok(group) = nix::fcntl::open(path, flags, Mode::empty()) {
         for_each_process(group.as_fd(), |pid| super::process::kill_if_there(pid as i32, libc::SIGKILL));
     }
-    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            kill_below(&entry.path());
-        }
+    for below in &super::file::directories(path) {
+        kill_below(below);
     }
 }
 
@@ -181,10 +178,8 @@ fn enable_controllers(directory: BorrowedFd) {
 }
 
 fn remove_tree(path: &Path) {
-    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_tree(&entry.path());
-        }
+    for below in &super::file::directories(path) {
+        remove_tree(below);
     }
     // A group that will not go stays empty; the next life tries again.
     let _ = unlinkat(nix::fcntl::AT_FDCWD, path, UnlinkatFlags::RemoveDir);

@@ -1,12 +1,14 @@
 //! Files: pipes, memory files, locks, and writes that survive a power cut at any instruction.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, OsStr};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::dir::{Dir, Type};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
@@ -242,22 +244,33 @@ fn check_directory(path: &Path) -> Result<(), SysError> {
     Ok(())
 }
 
-/// Paths that match a pattern (glob(3)), sorted.
-pub fn glob(pattern: &str) -> Vec<String> {
-    let Ok(pattern) = CString::new(pattern) else { return Vec::new() };
-    // SAFETY: glob fills `found`, which is read within its bounds and freed once.
-    unsafe {
-        let mut found = std::mem::zeroed::<libc::glob_t>();
-        let mut paths = Vec::new();
-        if libc::glob(pattern.as_ptr(), 0, None, &mut found) == 0 {
-            for index in 0..found.gl_pathc {
-                let path = CStr::from_ptr(*found.gl_pathv.add(index));
-                paths.extend(path.to_str().map(str::to_owned));
-            }
+/// Whether there is something of this name, be it a link that leads nowhere.
+pub fn exists(path: &str) -> bool {
+    nix::sys::stat::lstat(path).is_ok()
+}
+
+/// Names what is in a directory, in no order, and says of each whether it is a directory; of nothing,
+/// where there is none.
+pub fn each_name(path: &Path, found: &mut dyn FnMut(&CStr, bool)) {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let Ok(mut directory) = Dir::open(path, flags, Mode::empty()) else { return };
+    for entry in directory.iter().flatten() {
+        let name = entry.file_name();
+        if name != c"." && name != c".." {
+            found(name, entry.file_type() == Some(Type::Directory));
         }
-        libc::globfree(&mut found);
-        paths
     }
+}
+
+/// The directories in a directory.
+pub fn directories(path: &Path) -> Vec<PathBuf> {
+    let mut directories = Vec::new();
+    each_name(path, &mut |name, is_directory| {
+        if is_directory {
+            directories.push(path.join(OsStr::from_bytes(name.to_bytes())));
+        }
+    });
+    directories
 }
 
 /// Waits until something in a directory changes (inotify(7)); for jobs.

@@ -8,6 +8,7 @@ pub mod console;
 pub mod control_client;
 pub mod exec;
 pub mod file;
+pub mod glob;
 pub mod life;
 pub mod machine;
 pub mod page;

@@ -43,8 +43,12 @@ pub fn stat(pid: u32) -> Option<Stat> {
 
 /// Every process.
 pub fn all() -> Vec<Stat> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| stat(entry.file_name().to_str()?.parse().ok()?)).collect()
+    let mut all = Vec::new();
+    super::file::each_name("/proc".as_ref(), &mut |name, _| {
+        let number = name.to_str().ok().and_then(|name| name.parse().ok());
+        all.extend(number.and_then(stat));
+    });
+    all
 }
 
 /// Whether the process was started with an environment entry that begins like this, up to a
