@@ -25,12 +25,9 @@ fn main() -> ExitCode {
             ExitCode::from(guard::run(&|page| daemon::run(page, &options)))
         }
         ctl::DaemonCall::Check(path) => ExitCode::from(daemon::check(&path)),
-        ctl::DaemonCall::Print(text) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
+        ctl::DaemonCall::Print(text) => ExitCode::from(ctl::print(&text).unwrap_or(ctl::Exit::Failed) as u8),
         ctl::DaemonCall::Wrong(text) => {
-            eprintln!("multusd: {text}");
+            ctl::complain_as("multusd", &text);
             ExitCode::from(2)
         }
     }

@@ -27,10 +27,10 @@ fn locate(mountinfo: &str, membership: &str) -> Option<(PathBuf, PathBuf)> {
     let own = membership.lines().find_map(|line| line.strip_prefix("0::"))?;
     let mount = mountinfo.lines().find_map(|line| {
         // "… root mount-point options … - type source options" (proc(5))
-        let (left, right) = line.split_once(" - ")?;
-        let mut fields = left.split(' ');
+        let mut fields = line.split(' ');
         let (root, point) = (fields.nth(3)?, fields.next()?);
-        (right.starts_with("cgroup2 ") && root == "/").then(|| PathBuf::from(point))
+        let kind = fields.skip_while(|field| *field != "-").nth(1)?;
+        (kind == "cgroup2" && root == "/").then(|| PathBuf::from(point))
     })?;
     Some((mount, PathBuf::from(own.trim_start_matches('/'))))
 }
