@@ -3,7 +3,6 @@
 
 use std::path::{Path, PathBuf};
 
-
 use super::{Call, Exit, Failure, fail, nearest, words};
 use crate::limits::{PACKET_BYTES_MAX, PROGRAM_COUNT_MAX};
 use crate::protocol::{self, DaemonStatus, Event, ProgramStatus, Refusal, Reply, Request};

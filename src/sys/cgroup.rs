@@ -40,7 +40,10 @@ impl Hierarchy {
     /// with delegation the daemon's own processes `own` first move into a leaf of their own, as
     /// the rule against inner processes demands.
     pub fn open(below: Option<&Path>, name: &str, own: &[u32]) -> Result<Hierarchy, String> {
-        let text = |path: &str| std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"));
+        let text = |path: &str| match super::file::read(Path::new(path)) {
+            Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            Err(error) => Err(format!("{path}: {error}")),
+        };
         let base = match below {
             Some(path) => path.to_path_buf(),
             None => {

@@ -1,10 +1,9 @@
 //! /proc, read: who descends from whom, who carries a marker. Reading another process's files can
 //! wait for that process's memory lock, so only jobs call this, never the loop.
 
-use std::fs;
 use std::os::fd::AsFd;
 
-use super::process;
+use super::{file, process};
 
 /// The environment variable every process of ours carries: `MULTUSD_ID=LIFE/NAME`.
 pub const MARKER: &str = "MULTUSD_ID";
@@ -36,15 +35,19 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
     Some(Stat { pid, parent, session, state, start })
 }
 
+fn read(pid: u32, name: &str) -> Option<Vec<u8>> {
+    file::read(format!("/proc/{pid}/{name}").as_ref()).ok()
+}
+
 /// What /proc says of a process; `None`: it is gone.
 pub fn stat(pid: u32) -> Option<Stat> {
-    parse_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+    parse_stat(&read(pid, "stat")?)
 }
 
 /// Every process.
 pub fn all() -> Vec<Stat> {
     let mut all = Vec::new();
-    super::file::each_name("/proc".as_ref(), &mut |name, _| {
+    file::each_name("/proc".as_ref(), &mut |name, _| {
         let number = name.to_str().ok().and_then(|name| name.parse().ok());
         all.extend(number.and_then(stat));
     });
@@ -54,7 +57,7 @@ pub fn all() -> Vec<Stat> {
 /// Whether the process was started with an environment entry that begins like this, up to a
 /// zero byte where `entry` ends in one.
 fn environment_has(pid: u32, entry: &[u8]) -> bool {
-    let Ok(mut environment) = fs::read(format!("/proc/{pid}/environ")) else { return false };
+    let Some(mut environment) = read(pid, "environ") else { return false };
     environment.push(0);
     environment.starts_with(entry)
         || environment.windows(entry.len() + 1).any(|w| w[0] == 0 && &w[1..] == entry)
@@ -171,7 +174,7 @@ pub fn was_born_between(pid: u32, after: u64, before: u64) -> bool {
 
 /// The control group path of a process in the version 2 hierarchy.
 pub fn cgroup_of(pid: u32) -> Option<String> {
-    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let text = String::from_utf8(read(pid, "cgroup")?).ok()?;
     text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
 }
 
