@@ -6,6 +6,7 @@ pub mod cgroup;
 pub mod clock;
 pub mod console;
 pub mod control_client;
+pub mod entry;
 pub mod exec;
 pub mod file;
 pub mod glob;

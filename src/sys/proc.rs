@@ -162,10 +162,12 @@ impl Quarry {
 /// Whether a process with this id was born in this interval of CLOCK_BOOTTIME nanoseconds, to the
 /// resolution of /proc: is it the one we meant, or a later one with the same number?
 pub fn was_born_between(pid: u32, after: u64, before: u64) -> bool {
-    let tick = 1_000_000_000
-        / u64::try_from(nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100))
-            .unwrap_or(100)
-            .max(1);
+    // SAFETY: reads what the kernel left beside the stack; 0: nothing.
+    let per_second = match unsafe { libc::getauxval(libc::AT_CLKTCK) } {
+        0 => 100,
+        known => known as u64,
+    };
+    let tick = 1_000_000_000 / per_second;
     stat(pid).is_some_and(|stat| {
         let start = stat.start.saturating_mul(tick);
         start.saturating_add(tick) >= after && start <= before.saturating_add(tick)
