@@ -18,6 +18,9 @@ target() {
 		# Calls that choose between two kinds of atomics at run time: 4 kB that a supervisor with one
 		# thread has no use for. Load/store exclusive works on every Pi.
 		rust_flags='-Ctarget-feature=-outline-atomics'
+		# Functions save and restore their registers by calling shared code: 13 kB.
+		rust_flags="$rust_flags -Cllvm-args=-homogeneous-prolog-epilog"
+		c_flags="$c_flags -mllvm -homogeneous-prolog-epilog"
 		;;
 	armv7) # Pi 2, 3 with a 32-bit system
 		triple=armv7-unknown-linux-musleabihf

@@ -29,7 +29,7 @@ pub fn run(supervise: &dyn Fn(&'static Page) -> i32) -> u8 {
     match prepare() {
         Ok(page) => Guard { page, started: Instant::default(), failures: 0, unheard: None }.watch(supervise),
         Err(error) => {
-            eprintln!("multusd: cannot start: {error}");
+            crate::sys::console::complain(&format!("multusd: cannot start: {error}"));
             1
         }
     }

@@ -1,6 +1,7 @@
 //! argv[0], or the first argument, says which applet; nothing else happens here.
+#![cfg_attr(not(test), no_main)]
 
-use std::process::ExitCode;
+use std::ffi::OsString;
 
 use multusd::daemon::{self, Options};
 use multusd::{applets, ctl, guard};
@@ -9,8 +10,10 @@ use multusd::{applets, ctl, guard};
 /// partition, where smaller systems do, where a distribution's package puts it.
 const CONFIG_PATHS: [&str; 3] = ["/boot/firmware/multusd.cfg", "/boot/multusd.cfg", "/etc/multusd.cfg"];
 
-fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().peekable();
+multusd::entry!(run);
+
+fn run(arguments: Vec<OsString>) -> u8 {
+    let mut arguments = arguments.into_iter().peekable();
     let called = arguments.next().unwrap_or_default();
     let applet = applets::called(&called).or_else(|| {
         let applet = applets::named(arguments.peek()?)?;
@@ -18,25 +21,19 @@ fn main() -> ExitCode {
         Some(applet)
     });
     if let Some(applet) = applet {
-        return ExitCode::from((applet.run)(&mut arguments));
+        return (applet.run)(&mut arguments);
     }
     match ctl::daemon_call(arguments, &CONFIG_PATHS, &applets::described()) {
         ctl::DaemonCall::Run { config, run_dir } => {
             let options = Options { config, run_dir };
-            ExitCode::from(guard::run(&|page| daemon::run(page, &options)))
+            guard::run(&|page| daemon::run(page, &options))
         }
-        ctl::DaemonCall::Check(path) => ExitCode::from(daemon::check(&path)),
-        ctl::DaemonCall::Applets => {
-            print!("{}", applets::links());
-            ExitCode::SUCCESS
-        }
-        ctl::DaemonCall::Print(text) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
+        ctl::DaemonCall::Check(path) => daemon::check(&path),
+        ctl::DaemonCall::Applets => ctl::print(&applets::links()).unwrap_or(ctl::Exit::Failed) as u8,
+        ctl::DaemonCall::Print(text) => ctl::print(&text).unwrap_or(ctl::Exit::Failed) as u8,
         ctl::DaemonCall::Wrong(text) => {
-            eprintln!("multusd: {text}");
-            ExitCode::from(2)
+            ctl::complain_as("multusd", &text);
+            2
         }
     }
 }

@@ -223,6 +223,23 @@ pub enum State {
     Held,
 }
 
+impl State {
+    /// Its name, as it is shown and as it stands in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Stopped => "stopped",
+            State::Starting => "starting",
+            State::Running => "running",
+            State::Backoff => "backoff",
+            State::Stopping => "stopping",
+            State::Exited => "exited",
+            State::Fatal => "fatal",
+            State::Paused => "paused",
+            State::Held => "held",
+        }
+    }
+}
+
 /// News: one program changed its state (or something happened to the daemon: empty name).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Event {

@@ -32,7 +32,7 @@ fn hup_reloads_and_usr1_writes_the_state_to_the_log() {
         instance.status().programs.iter().any(|b| b.name == "b" && b.state == "running")
     });
     assert_eq!(instance.program("a").pid, first.pid);
-    let line = "a Running for";
+    let line = "a running for";
     assert!(!instance.log().contains(line));
     signal(instance.guard_pid(), libc::SIGUSR1);
     instance.await_that("the state in the log", || instance.log().contains(line));

@@ -7,7 +7,7 @@ use super::keys::{self, Kind, Section};
 use super::links::{self, Linked};
 use super::report::Report;
 use super::text::{Block, Document, Entry};
-use super::words::name_fault;
+use super::words::{find, name_fault};
 use super::{Config, Daemon, HookCommand, Program, ProgramKind, ProgramReady, Reload};
 use crate::limits::PROGRAM_COUNT_MAX;
 use crate::time::Millis;
@@ -240,7 +240,7 @@ fn ready_word(draft: &Draft, block: &Block) -> ReadyWord {
 /// The process's name, and whether it can be one.
 fn name(draft: &mut Draft, block: &Block, number: u32, report: &mut Report) {
     if let Some(entry) = block.entry("process_name") {
-        if draft.numprocs > 1 && !entry.damaged && !entry.value.contains("%(process_num)") {
+        if draft.numprocs > 1 && !entry.damaged && find(&entry.value, "%(process_num)").is_none() {
             report.error(entry.place, || {
                 "process_name must contain %(process_num) where numprocs is above 1; \
                  write for example %(program_name)s_%(process_num)02d"

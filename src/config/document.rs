@@ -44,7 +44,7 @@ pub fn sample() -> String {
         for key in group.keys.iter().filter(|key| key.name() != "command") {
             out.push('\n');
             wrap(&mut out, "; ", key.help());
-            let value = key.default_text().unwrap_or(key.example().split(" or ").next().unwrap_or(""));
+            let value = key.default_text().or(key.examples().next()).unwrap_or("");
             out.push_str(&format!(";{} = {value}\n", key.name()));
         }
     }

@@ -2,6 +2,7 @@
 
 use super::keys::{self, GROUPS, Key, Section};
 use super::nearest::nearest;
+use super::words;
 
 /// Help for one key, or (with none) the list of all; none: there is no such key.
 pub fn key_help(name: Option<&str>) -> Option<String> {
@@ -45,7 +46,7 @@ fn list() -> String {
 
 /// The first sentence, without its full stop.
 fn first_sentence(help: &str) -> &str {
-    let end = help.find(". ").map_or(help.len(), |at| at + 1);
+    let end = words::find(help, ". ").map_or(help.len(), |at| at + 1);
     help[..end].trim_end_matches('.')
 }
 
@@ -65,7 +66,7 @@ pub(super) fn facts(key: &Key) -> Vec<(&'static str, String)> {
         facts.push(("Range:", range));
     }
     facts.push(("Default:", key.default().trim_matches(['(', ')']).into()));
-    for (title, example) in ["Example:", "or:"].into_iter().zip(key.example().split(" or ")) {
+    for (title, example) in ["Example:", "or:"].into_iter().zip(key.examples()) {
         facts.push((title, format!("{} = {example}", key.name())));
     }
     if key.restart {

@@ -95,6 +95,16 @@ impl Key {
         self.text(2)
     }
 
+    /// The same, one by one.
+    pub(super) fn examples(&self) -> impl Iterator<Item = &'static str> {
+        let text = self.example();
+        let (first, second) = match words::find(text, " or ") {
+            None => (text, None),
+            Some(at) => (&text[..at], Some(&text[at + 4..])),
+        };
+        [first].into_iter().chain(second)
+    }
+
     /// Sentences. The first one does alone.
     pub(super) fn help(&self) -> &'static str {
         self.text(3)
@@ -320,7 +330,7 @@ mod tests {
                 assert!(!names.contains(&name), "{name} twice");
                 names.push(name);
                 assert!(key.help().ends_with('.'), "{name}: help is sentences");
-                for example in key.example().split(" or ") {
+                for example in key.examples() {
                     assert_eq!(key.set(&mut Draft::default(), example), Ok(()), "{name} = {example}");
                 }
                 if let Some(default) = key.default_text() {

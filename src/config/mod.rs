@@ -37,6 +37,7 @@ pub use nearest::nearest;
 pub use program::*;
 pub use report::{Error, Errors};
 pub use value::read_duration;
+pub use words::replaced;
 
 use crate::limits::CONFIG_BYTES_MAX;
 

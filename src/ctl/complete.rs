@@ -2,6 +2,8 @@
 //! the moment of completion (`multusctl names`), never from a list that could be old.
 
 use super::signals;
+use crate::config::replaced;
+
 use super::table::{COMMANDS, COMMON, Command, Opt, Takes, shown};
 
 /// The script for `bash`, `zsh` or `fish`; none for other shells.
@@ -18,6 +20,11 @@ const HEAD: &str = "# Completion of multusctl. Generated: multusctl completion "
 
 fn joined<'a>(words: impl Iterator<Item = &'a str>) -> String {
     words.collect::<Vec<_>>().join(" ")
+}
+
+/// A script with its places filled in.
+fn filled(script: &str, places: &[(&str, &String)]) -> String {
+    places.iter().fold(script.to_string(), |script, (place, text)| replaced(&script, place, text))
 }
 
 /// All options that take a value, as alternatives of a shell pattern.
@@ -110,12 +117,14 @@ fn bash() -> String {
         }
     }
     let common = COMMON.iter().map(|opt| ["--", opt.long].concat()).collect::<Vec<_>>().join(" ");
-    [HEAD, "bash\n"].concat()
-        + &BASH
-            .replace("@WITH_VALUE@", &with_value())
-            .replace("@COMMANDS@", &joined(shown().map(|command| command.name)))
-            .replace("@CASES@", &cases)
-            .replace("@COMMON@", &common)
+    let commands = joined(shown().map(|command| command.name));
+    let places = [
+        ("@WITH_VALUE@", &with_value()),
+        ("@COMMANDS@", &commands),
+        ("@CASES@", &cases),
+        ("@COMMON@", &common),
+    ];
+    [HEAD, "bash\n", &filled(BASH, &places)].concat()
 }
 
 const ZSH: &str = r#"
@@ -196,8 +205,8 @@ fn zsh() -> String {
         cases += &["                ", command.name, ") _arguments ", &specs.join(" "), " ;;\n"].concat();
     }
     let common: String = COMMON.iter().map(|opt| ["        ", &zsh_option(opt), "\n"].concat()).collect();
-    ["#compdef multusctl\n", HEAD, "zsh\n"].concat()
-        + &ZSH.replace("@COMMANDS@", &commands).replace("@COMMON@", &common).replace("@CASES@", &cases)
+    let places = [("@COMMANDS@", &commands), ("@COMMON@", &common), ("@CASES@", &cases)];
+    ["#compdef multusctl\n", HEAD, "zsh\n", &filled(ZSH, &places)].concat()
 }
 
 const FISH: &str = r#"
@@ -238,7 +247,8 @@ complete -c multusctl -f
 "#;
 
 fn fish() -> String {
-    let mut text = [HEAD, "fish\n"].concat() + &FISH.replace("@WITH_VALUE@", &with_value().replace('|', " "));
+    let places = [("@WITH_VALUE@", &with_value().replace('|', " "))];
+    let mut text = [HEAD, "fish\n", &filled(FISH, &places)].concat();
     let mut line = |words: &[&str]| {
         text += "complete -c multusctl ";
         text += &words.concat();

@@ -3,8 +3,6 @@
 
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
-
 use super::{Call, Exit, Failure, fail, nearest, words};
 use crate::limits::{PACKET_BYTES_MAX, PROGRAM_COUNT_MAX};
 use crate::protocol::{self, DaemonStatus, Event, ProgramStatus, Refusal, Reply, Request};
@@ -200,23 +198,15 @@ fn trouble_with(path: &Path, timeout: Millis, trouble: Trouble) -> Failure {
     let path = path.to_string_lossy();
     let (exit, text) = match trouble {
         Trouble::NoDaemon(errno) => {
-            let why =
-                [" (", &errno_text(errno), "). Is it running? Another instance: --run-dir DIR"].concat();
+            let why = [" (", errno.desc(), "). Is it running? Another instance: --run-dir DIR"].concat();
             (Exit::NoDaemon, ["no multusd answers at ", &path, &why].concat())
         }
-        Trouble::NotAllowed(errno) => (Exit::Refused, [&*path, ": ", &errno_text(errno)].concat()),
+        Trouble::NotAllowed(errno) => (Exit::Refused, [&*path, ": ", errno.desc()].concat()),
         Trouble::TimedOut => (Exit::TimedOut, ["timed out after ", &words::duration(timeout)].concat()),
         Trouble::Closed => (Exit::NoDaemon, "multusd closed the connection".to_string()),
-        Trouble::Failed(errno) => (Exit::Failed, [&*path, ": ", &errno_text(errno)].concat()),
+        Trouble::Failed(errno) => (Exit::Failed, [&*path, ": ", errno.desc()].concat()),
     };
     Failure { exit, text }
-}
-
-/// The C library's sentence; std appends the number, which helps nobody here.
-fn errno_text(errno: Errno) -> String {
-    let mut text = std::io::Error::from_raw_os_error(errno as i32).to_string();
-    text.truncate(text.find(" (os error").unwrap_or(text.len()));
-    text
 }
 
 /// A refusal: the daemon's own words, and the code for its kind.

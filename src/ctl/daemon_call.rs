@@ -35,7 +35,9 @@ pub fn daemon_call(
     applets: &[&Described],
 ) -> DaemonCall {
     read(arguments, paths, applets).unwrap_or_else(|error| {
-        DaemonCall::Wrong([&error.to_string(), "\nTry: multusd --help, or multusctl --help"].concat())
+        DaemonCall::Wrong(
+            [&super::misunderstood(&error), "\nTry: multusd --help, or multusctl --help"].concat(),
+        )
     })
 }
 
@@ -119,6 +121,18 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_said() {
         assert!(matches!(call(&["--daemonize"]), DaemonCall::Wrong(text) if text.contains("--daemonize")));
-        assert!(matches!(call(&["x"]), DaemonCall::Wrong(_)));
+        for (words, said) in [
+            (&["x\t"][..], "unexpected argument \"x?\"\nTry: multusd --help, or multusctl --help"),
+            (
+                &["--check=x"],
+                "unexpected argument for option '--check': \"x\"\nTry: multusd --help, or multusctl --help",
+            ),
+            (
+                &["--run-dir"],
+                "missing argument for option '--run-dir'\nTry: multusd --help, or multusctl --help",
+            ),
+        ] {
+            assert_eq!(call(words), DaemonCall::Wrong(said.into()));
+        }
     }
 }

@@ -4,9 +4,7 @@
 
 use nanoserde::SerJson;
 
-use crate::protocol::{DaemonStatus, Event, ProgramStatus};
-
-use super::words;
+use crate::protocol::{DaemonStatus, Event, ProgramStatus, State};
 
 #[derive(SerJson)]
 #[nserde(serialize_none_as_null)]
@@ -92,7 +90,7 @@ pub fn status(daemon: &DaemonStatus, programs: &[ProgramStatus]) -> String {
 /// One event, as one object on one line.
 pub fn event(event: &Event) -> String {
     // An event without a program is about the daemon, which has none of the states.
-    let state = |state| (!event.name.is_empty()).then(|| words::state(state).to_string());
+    let state = |state: State| (!event.name.is_empty()).then(|| state.name().to_string());
     let change = Change {
         seq: event.seq,
         at_ms: event.at_ms,
@@ -112,7 +110,7 @@ fn some(text: &str) -> Option<String> {
 fn program(program: &ProgramStatus) -> Program {
     Program {
         name: program.name.to_string(),
-        state: words::state(program.state).to_string(),
+        state: program.state.name().to_string(),
         pid: (program.pid != 0).then_some(program.pid),
         restarts: program.restarts,
         failures: program.failures,

@@ -1,6 +1,8 @@
 //! The manual pages multusctl(1) and multusd(8), derived from the tables. Not part of the binary:
 //! nothing in it calls this, a test keeps the files under `man/` equal to it.
 
+use crate::config::replaced;
+
 use super::table::{self, COMMON, Described, EXITS, NAMES_HELP, Opt, spelled, usage};
 
 /// Options of the daemon.
@@ -86,7 +88,7 @@ pub fn multusctl() -> String {
         entry(
             &mut text,
             &usage(command),
-            &[command.what, " ", command.more].concat().trim_end().replace("  ", " "),
+            &replaced([command.what, " ", command.more].concat().trim_end(), "  ", " "),
         );
         for opt in command.options {
             text += ".RS\n";

@@ -20,9 +20,10 @@ mod words;
 pub use daemon_call::{DaemonCall, daemon_call};
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::path::PathBuf;
 
+use crate::config::replaced;
+use crate::sys::{console, describe};
 use crate::time::Millis;
 use table::Command;
 
@@ -114,7 +115,7 @@ fn read(arguments: Vec<OsString>) -> Result<(Call, Todo), Failure> {
         let argument = match parser.next() {
             Ok(Some(argument)) => argument,
             Ok(None) => break,
-            Err(error) => return usage(command, &error.to_string()),
+            Err(error) => return usage(command, &misunderstood(&error)),
         };
         let name = match argument {
             lexopt::Arg::Long(name) => name.to_string(),
@@ -165,7 +166,7 @@ fn set(
     command: Option<&Command>,
     name: &str,
 ) -> Result<(), Failure> {
-    let mut value = || parser.value().or_else(|error| usage(command, &error.to_string()));
+    let mut value = || parser.value().or_else(|error| usage(command, &misunderstood(&error)));
     match name {
         "run-dir" => call.run_dir = value()?.into(),
         "timeout" => call.timeout = Some(duration(command, name, &value()?)?),
@@ -177,7 +178,7 @@ fn set(
         "cancel" => call.cancel = true,
         _ => {
             let all = || table::COMMANDS.iter().flat_map(|command| command.options).chain(&table::COMMON);
-            let hint = nearest::suggestion(name, all().map(|opt| opt.long)).replace("mean ", "mean --");
+            let hint = replaced(&nearest::suggestion(name, all().map(|opt| opt.long)), "mean ", "mean --");
             return usage(command, &["there is no option --", &words::clean(name), &hint].concat());
         }
     }
@@ -220,6 +221,20 @@ fn usage<T>(command: Option<&Command>, text: &str) -> Result<T, Failure> {
     fail(Exit::Usage, [text, &line].concat())
 }
 
+/// What is wrong with a command line, as lexopt says it. It quotes by `{:?}`, for which there is no code
+/// in an executable that ships.
+fn misunderstood(error: &lexopt::Error) -> String {
+    use lexopt::Error::{UnexpectedArgument, UnexpectedValue};
+    let quoted = |value: &OsString| ["\"", &words::clean(&value.to_string_lossy()), "\""].concat();
+    match error {
+        UnexpectedArgument(value) => ["unexpected argument ", &quoted(value)].concat(),
+        UnexpectedValue { option, value } => {
+            ["unexpected argument for option '", option, "': ", &quoted(value)].concat()
+        }
+        other => other.to_string(),
+    }
+}
+
 fn version_line() -> String {
     ["multusctl ", env!("CARGO_PKG_VERSION"), "\n"].concat()
 }
@@ -255,17 +270,21 @@ fn completion(call: &Call) -> Outcome {
 }
 
 /// Writes to stdout, at once: a reader never sees half a table. `Failed` when nobody reads.
-fn print(text: &str) -> Outcome {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+pub fn print(text: &str) -> Outcome {
+    match console::output(text) {
         Ok(()) => Ok(Exit::Ok),
         // A reader that went away (`| head`) knows why; anything else is worth a word.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(Exit::Failed),
-        Err(error) => fail(Exit::Failed, ["cannot write: ", &error.to_string()].concat()),
+        Err(error) if error.errno == libc::EPIPE => Ok(Exit::Failed),
+        Err(error) => fail(Exit::Failed, ["cannot write: ", describe(error.errno)].concat()),
     }
+}
+
+/// The same for a program that is called otherwise.
+pub fn complain_as(name: &str, text: &str) {
+    console::complain(&[name, ": ", text].concat());
 }
 
 /// A sentence for stderr. A stderr that is closed is no reason to fail.
 fn complain(text: &str) {
-    let _ = std::io::stderr().write_all(["multusctl: ", text, "\n"].concat().as_bytes());
+    complain_as("multusctl", text);
 }

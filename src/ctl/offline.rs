@@ -6,10 +6,7 @@ use crate::config;
 /// Explains a configuration key, or lists all keys. Returns the exit code.
 pub fn help(key: Option<&str>) -> u8 {
     match config::key_help(key) {
-        Some(text) => {
-            print!("{text}");
-            Exit::Ok as u8
-        }
+        Some(text) => super::print(&text).unwrap_or(Exit::Failed) as u8,
         None => {
             let name = key.unwrap_or_default();
             let near = config::nearest_key(name).map(|near| ["; did you mean ", near, "?"].concat());

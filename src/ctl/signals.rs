@@ -34,7 +34,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 }
 
 fn name_of(signal: Signal) -> &'static str {
-    signal.as_str().trim_start_matches("SIG")
+    signal.as_str().strip_prefix("SIG").unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -54,7 +54,7 @@ pub fn programs(daemon: &mut Daemon, news: &mut Daemon, before: Vec<ProgramStatu
             match status.map(|status| (judge(one, status, goal), status)) {
                 Some((Verdict::NotYet, _)) => continue,
                 Some((Verdict::Reached, status)) => {
-                    print(&[&*name, ": ", words::state(status.state), "\n"].concat())?;
+                    print(&[&*name, ": ", status.state.name(), "\n"].concat())?;
                 }
                 Some((Verdict::Failed(why), _)) => {
                     complain(&[&*name, ": ", &why].concat());
@@ -130,10 +130,8 @@ fn look_out(
     }
     let mut failure = daemon.timed_out();
     for name in missing {
-        let state = current
-            .iter()
-            .find(|status| status.name == name)
-            .map_or("gone", |status| words::state(status.state));
+        let state =
+            current.iter().find(|status| status.name == name).map_or("gone", |status| status.state.name());
         failure.text += &[", ", &words::clean(&name), " is ", state].concat();
     }
     Err(failure)
@@ -180,7 +178,7 @@ fn failed(status: &ProgramStatus) -> Verdict {
         None => String::new(),
     };
     let colon = if why.is_empty() { "" } else { ": " };
-    Verdict::Failed([words::state(status.state), colon, &why].concat())
+    Verdict::Failed([status.state.name(), colon, &why].concat())
 }
 
 #[cfg(test)]

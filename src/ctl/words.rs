@@ -35,21 +35,6 @@ pub fn duration(time: Millis) -> String {
     text
 }
 
-/// The name of a state, as it is shown and as it stands in JSON.
-pub fn state(state: State) -> &'static str {
-    match state {
-        State::Stopped => "stopped",
-        State::Starting => "starting",
-        State::Running => "running",
-        State::Backoff => "backoff",
-        State::Stopping => "stopping",
-        State::Exited => "exited",
-        State::Fatal => "fatal",
-        State::Paused => "paused",
-        State::Held => "held",
-    }
-}
-
 /// How a process ended.
 pub fn last_exit(exit: LastExit) -> String {
     match (exit.code, exit.signal) {
@@ -190,7 +175,7 @@ fn row(program: &ProgramStatus) -> [String; 6] {
     let process = program.pid != 0;
     [
         clean(&program.name),
-        state(program.state).to_string(),
+        program.state.name().to_string(),
         if process { program.pid.to_string() } else { dash() },
         if process { duration(Millis(program.uptime_ms)) } else { dash() },
         program.restarts.to_string(),
@@ -234,7 +219,7 @@ pub fn event(event: &Event) -> String {
     if event.name.is_empty() {
         text += "multusd";
     } else {
-        text += &[&*clean(&event.name), ": ", state(event.from), " -> ", state(event.to)].concat();
+        text += &[&*clean(&event.name), ": ", event.from.name(), " -> ", event.to.name()].concat();
         if event.pid != 0 {
             text += &[", pid ", &event.pid.to_string()].concat();
         }

@@ -1,6 +1,7 @@
 //! `multusd --check FILE` and `multusctl check FILE`: a configuration judged without a daemon.
 
 use crate::config;
+use crate::sys::console;
 
 use super::files::{RealFiles, absolute};
 use super::jobs::missing_here;
@@ -10,18 +11,18 @@ pub fn check(path: &str) -> u8 {
     let loaded = match config::load(&mut RealFiles, &absolute(path)) {
         Ok(loaded) => loaded,
         Err(errors) => {
-            eprintln!("{errors}");
+            console::complain(&errors.to_string());
             return 1;
         }
     };
     for warning in &loaded.warnings {
-        eprintln!("warning: {warning}");
+        console::complain(&format!("warning: {warning}"));
     }
     // Users and environment files may be the board's and not this machine's: worth a word only.
     for sentence in missing_here(&loaded) {
-        eprintln!("warning: {sentence}");
+        console::complain(&format!("warning: {sentence}"));
     }
     let count = loaded.config.programs.len();
-    println!("{path}: no errors, {count} program{}", if count == 1 { "" } else { "s" });
-    0
+    let s = if count == 1 { "" } else { "s" };
+    u8::from(console::output(&format!("{path}: no errors, {count} program{s}\n")).is_err())
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::config::Files;
 use crate::limits::CONFIG_BYTES_MAX;
-use crate::sys::{describe, file, machine};
+use crate::sys::{describe, file, glob, machine};
 
 /// The real file system.
 pub struct RealFiles;
@@ -18,7 +18,7 @@ impl Files for RealFiles {
     }
 
     fn glob(&mut self, pattern: &str) -> Vec<String> {
-        file::glob(pattern)
+        glob::glob(pattern)
     }
 
     fn host_name(&mut self) -> String {

@@ -1,7 +1,6 @@
 //! What may wait for storage or for another process, and so never runs in the loop: each in a
 //! process of its own, a copy of the supervisor that ends with its result.
 
-use std::fs;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
@@ -101,12 +100,16 @@ fn only_orphan(tree: &Tree, guard: u32) -> Option<u32> {
     orphans.first().map(|stat| stat.pid)
 }
 
+/// More than a number, a line end and somebody's blanks.
+const PIDFILE_BYTES_MAX: usize = 4096;
+
 fn wait_for_pidfile(tree: &Tree, path: &Path) -> Option<u32> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("/"));
     loop {
         // The watch first, then the look: a file written in between is seen.
         let watch = file::Watch::directory(directory);
-        let named = fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u32>().ok());
+        let bytes = file::read_bounded(path, PIDFILE_BYTES_MAX).unwrap_or_default();
+        let named = str::from_utf8(&bytes).ok().and_then(|text| text.trim().parse::<u32>().ok());
         if let Some(pid) = named.filter(|pid| tree.contains(*pid)) {
             return Some(pid);
         }

@@ -343,9 +343,9 @@ impl Daemon {
             let Some(status) = self.core.status(ChildId(index as u16)) else { continue };
             let slot = self.page.program(index);
             say!(
-                "{} {:?} for {} ms, process {}, {} restarts, {} failures in a row. {}",
+                "{} {} for {} ms, process {}, {} restarts, {} failures in a row. {}",
                 entry.name(),
-                status.state,
+                travel(status.state).name(),
                 now.since(status.since).0,
                 if slot.is_alive() { slot.main() } else { 0 },
                 status.restarts,

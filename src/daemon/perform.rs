@@ -12,6 +12,7 @@ use crate::sys::process::{self, Wiring};
 use crate::sys::{SysError, cgroup, file, poll, socket};
 
 use super::jobs::{self, Tree};
+use super::report;
 use super::spec::HookKind;
 use super::table::{Beside, Entry};
 use super::{Daemon, Token, borrow};
@@ -264,7 +265,7 @@ impl Daemon {
         if let Err(error) = self.start_hook(child, generation, task) {
             if let Some(entry) = self.entry(child) {
                 entry.beside = None;
-                entry.explain(format_args!("{hook:?}: {error}"));
+                report::explain_hook(entry, hook, error);
             }
             self.observe(Event::HookFinished { child, generation, hook, success: false });
         }

@@ -461,7 +461,7 @@ impl Daemon {
             hierarchy.remove_group(entry.name());
         }
         // Gone already is no matter.
-        let _ = std::fs::remove_file(self.run_dir.join("notify").join(entry.name()));
+        file::remove(&self.run_dir.join("notify").join(entry.name()));
         for end in [
             KeepForProgram::OutRead,
             KeepForProgram::OutWrite,

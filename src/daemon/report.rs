@@ -1,10 +1,10 @@
 //! The daemon in words: status for the control socket, reasons for people.
 
 use crate::protocol::{self, ProgramStatus};
-use crate::supervisor::{End, Exit, Status};
-use crate::sys::describe;
+use crate::supervisor::{End, Exit, Hook, Status};
 use crate::sys::page::Slot;
 use crate::sys::process::Stage;
+use crate::sys::{SysError, describe};
 use crate::time::Instant;
 
 use super::news::travel;
@@ -56,6 +56,19 @@ fn signal_name(number: u8) -> heapless::String<16> {
         Err(_) => write_cut(&mut text, format_args!("signal {number}")),
     }
     text
+}
+
+/// Why something that runs beside a program could not be started.
+pub fn explain_hook(entry: &mut Entry, hook: Hook, error: SysError) {
+    let key = match hook {
+        Hook::OnStart => "on_start",
+        Hook::ReadyCheck => "ready_check",
+        Hook::FindMain => "finding the main process",
+        Hook::StopCommand => "stop_command",
+        Hook::OnStop => "on_stop",
+        Hook::OnFailure => "on_failure",
+    };
+    entry.explain(format_args!("{key}: {error}"));
 }
 
 /// Where a start got stuck, and why.

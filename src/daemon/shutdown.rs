@@ -7,7 +7,7 @@ use crate::protocol::{Refusal, Reply, Shutdown};
 use crate::supervisor::Event;
 use crate::sys::machine::{self, MachineEnd};
 use crate::sys::page::Page;
-use crate::sys::{clock, process};
+use crate::sys::{clock, file, process};
 use crate::time::{Instant, Millis};
 
 use super::Daemon;
@@ -142,9 +142,9 @@ impl Daemon {
         }
         for name in ["control", "multusd.pid", "life"] {
             // What stays is removed by the next life.
-            let _ = std::fs::remove_file(self.run_dir.join(name));
+            file::remove(&self.run_dir.join(name));
         }
-        let _ = std::fs::remove_dir_all(self.run_dir.join("notify"));
+        file::remove_directory(&self.run_dir.join("notify"));
         let code = i32::from(self.end.failed);
         self.page.finished.store(1 + code as u32, SeqCst);
         self.end.code = Some(code);

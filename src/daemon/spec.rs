@@ -2,7 +2,6 @@
 //! paths, environments complete. Reads files (/etc/passwd, environment files), so it runs at the
 //! start or in a job; its result travels as bytes and is all a later supervisor needs.
 
-use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::path::Path;
 use std::rc::Rc;
@@ -154,7 +153,7 @@ impl Base {
     }
 
     fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find_map(|entry| entry.to_str().ok()?.strip_prefix(name)?.strip_prefix('='))
+        self.0.iter().find_map(|entry| value_of(entry.to_str().ok()?, name))
     }
 }
 
@@ -196,12 +195,7 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
         (None, None) => None,
     };
     let environment = environment(program, around)?;
-    let path = environment
-        .get("PATH")
-        .map(String::as_str)
-        .or(around.base.get("PATH"))
-        .unwrap_or(DEFAULT_PATH)
-        .to_owned();
+    let path = find(&environment, "PATH").or(around.base.get("PATH")).unwrap_or(DEFAULT_PATH).to_owned();
     let log = |log: &crate::config::Log, stream: &str| {
         match &log.file {
             LogFile::None => None,
@@ -234,7 +228,7 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
         ],
         exec: Exec {
             command: command(&program.command, &path),
-            environment: environment.into_iter().map(|(name, value)| format!("{name}={value}")).collect(),
+            environment,
             directory: program.directory.clone(),
             identity: identity.map(|identity| (identity.user, identity.group, identity.groups)),
             umask: program.umask,
@@ -265,37 +259,61 @@ fn uses_notify(program: &Program) -> bool {
 
 /// What a program's environment has beyond the inherited: the file's, then the section's, then ours;
 /// later ones win.
-fn environment(program: &Program, around: &Surroundings) -> Result<BTreeMap<String, String>, String> {
-    let mut environment = BTreeMap::new();
+fn environment(program: &Program, around: &Surroundings) -> Result<Vec<String>, String> {
+    let mut environment = Vec::new();
+    let mut set = |name: &str, value: &str| {
+        let entry = [name, "=", value].concat();
+        match environment.iter_mut().find(|known: &&mut String| value_of(known, name).is_some()) {
+            Some(known) => *known = entry,
+            None => environment.push(entry),
+        }
+    };
     if let Some(from) = &program.environment_file {
         match file::read_bounded(Path::new(&from.path), crate::limits::CONFIG_BYTES_MAX) {
-            Ok(bytes) => environment.extend(parse_environment(&String::from_utf8_lossy(&bytes))),
+            Ok(bytes) => parse_environment(&String::from_utf8_lossy(&bytes), &mut set),
             Err(error) if from.optional && error.errno == libc::ENOENT => {}
             Err(error) => return Err(format!("environment_file {}: {error}", from.path)),
         }
     }
-    environment.extend(program.environment.iter().cloned());
-    environment.insert(proc::MARKER.into(), format!("{:016x}/{}", around.life, program.name));
+    for (name, value) in &program.environment {
+        set(name, value);
+    }
+    set(proc::MARKER, &format!("{:016x}/{}", around.life, program.name));
     if uses_notify(program) {
         let socket = around.run_dir.join("notify").join(&program.name);
-        environment.insert("NOTIFY_SOCKET".into(), socket.to_string_lossy().into_owned());
+        set("NOTIFY_SOCKET", &socket.to_string_lossy());
     }
+    // Its order is none of the program's business, and must not make it another one.
+    environment.sort_unstable();
     Ok(environment)
 }
 
+fn find<'a>(environment: &'a [String], name: &str) -> Option<&'a str> {
+    environment.iter().find_map(|entry| value_of(entry, name))
+}
+
+/// The value, if the entry is of this name.
+fn value_of<'a>(entry: &'a str, name: &str) -> Option<&'a str> {
+    entry.strip_prefix(name)?.strip_prefix('=')
+}
+
 /// `NAME=value` lines; `#` and `;` begin a comment line; a value may be quoted.
-fn parse_environment(text: &str) -> impl Iterator<Item = (String, String)> {
-    text.lines().filter_map(|line| {
+fn parse_environment(text: &str, set: &mut dyn FnMut(&str, &str)) {
+    for line in text.lines() {
         let line = line.trim();
         if line.starts_with(['#', ';']) {
-            return None;
+            continue;
         }
-        let (name, value) = line.strip_prefix("export ").unwrap_or(line).split_once('=')?;
+        let Some((name, value)) = line.strip_prefix("export ").unwrap_or(line).split_once('=') else {
+            continue;
+        };
         let value = value.trim();
         let unquoted = ['"', '\''].iter().find_map(|quote| value.strip_prefix(*quote)?.strip_suffix(*quote));
         let name = name.trim();
-        (!name.is_empty()).then(|| (name.to_owned(), unquoted.unwrap_or(value).to_owned()))
-    })
+        if !name.is_empty() {
+            set(name, unquoted.unwrap_or(value));
+        }
+    }
 }
 
 /// The paths that a search of PATH would try, so that none is needed later.
@@ -371,7 +389,8 @@ mod tests {
     #[test]
     fn an_environment_file_may_have_comments_exports_and_quotes() {
         let text = "# no\nA=1\n export B=\"two words\"\n;C=3\nD='x'\n=bad\nE = e \n";
-        let read: Vec<_> = parse_environment(text).collect();
+        let mut read = Vec::new();
+        parse_environment(text, &mut |name, value| read.push((name.to_owned(), value.to_owned())));
         let expected = [("A", "1"), ("B", "two words"), ("D", "x"), ("E", "e")];
         assert_eq!(read, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
     }

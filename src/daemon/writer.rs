@@ -4,9 +4,7 @@
 //! A simple writer: what it dies with in hand is lost (at most one read). The `log` child of a
 //! later version takes its place.
 
-use std::fs::{self, File};
-use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -34,7 +32,7 @@ const DEVICE_PATIENCE_MS: u16 = 1000;
 /// A file with its cap.
 struct Log {
     stream: Stream,
-    file: Option<File>,
+    file: Option<OwnedFd>,
     /// A regular file: has a size, can be rotated. A device has none and cannot.
     is_regular: bool,
     size: u64,
@@ -46,18 +44,18 @@ impl Log {
         Log { stream, file: None, is_regular: false, size: 0, complained: false }
     }
 
-    fn open(&mut self) -> std::io::Result<&mut File> {
-        if self.file.is_none() {
-            let path = Path::new(&self.stream.path);
-            if let Some(directory) = path.parent() {
-                fs::create_dir_all(directory)?;
+    fn open(&mut self) -> Result<&OwnedFd, String> {
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => {
+                let (file, is_regular) = sys_file::open_log(Path::new(&self.stream.path))?;
+                self.is_regular = is_regular;
+                let size = sys_file::size(file.as_fd()).map_err(|error| error.to_string())?;
+                self.size = if is_regular { size } else { 0 };
+                file
             }
-            let (file, is_regular) = sys_file::open_log(path)?;
-            self.is_regular = is_regular;
-            self.size = if is_regular { file.metadata()?.len() } else { 0 };
-            self.file = Some(file);
-        }
-        self.file.as_mut().ok_or_else(|| std::io::Error::from_raw_os_error(libc::EBADF))
+        };
+        Ok(self.file.insert(file))
     }
 
     fn write(&mut self, bytes: &[u8]) {
@@ -67,7 +65,7 @@ impl Log {
                 self.rotate();
             }
             let patience = if self.complained { 0 } else { DEVICE_PATIENCE_MS };
-            write_all(self.open()?, bytes, patience)
+            write_all(self.open()?, bytes, patience).map_err(|errno| errno.desc().to_owned())
         });
         match result {
             Ok(()) => {
@@ -87,33 +85,34 @@ impl Log {
     fn rotate(&mut self) {
         let Some(file) = self.file.take() else { return };
         // Another one took the name: what it is, the next opening looks at.
-        if !sys_file::is_still(Path::new(&self.stream.path), &file) {
+        if !sys_file::is_still(Path::new(&self.stream.path), file.as_fd()) {
             return;
         }
         let nth = |number: u32| PathBuf::from(format!("{}.{number}", self.stream.path));
         for number in (1..self.stream.backups).rev() {
             // Missing ones are no matter; what is no file of ours stays where it is.
-            if fs::symlink_metadata(nth(number)).is_ok_and(|backup| backup.is_file()) {
-                let _ = fs::rename(nth(number), nth(number + 1));
+            if sys_file::is_regular(&nth(number)) {
+                let _ = sys_file::rename(&nth(number), &nth(number + 1));
             }
         }
-        let _ = match self.stream.backups {
-            0 => fs::remove_file(&self.stream.path),
-            _ => fs::rename(&self.stream.path, nth(1)),
-        };
+        let path = Path::new(&self.stream.path);
+        match self.stream.backups {
+            0 => sys_file::remove(path),
+            _ => drop(sys_file::rename(path, &nth(1))),
+        }
         self.size = 0;
     }
 }
 
 /// Files take everything at once; a device may be slow, and is waited for as long as it goes on.
-fn write_all(file: &mut File, mut bytes: &[u8], patience_ms: u16) -> std::io::Result<()> {
-    use std::io::ErrorKind::{Interrupted, WouldBlock, WriteZero};
+fn write_all(file: &OwnedFd, mut bytes: &[u8], patience_ms: u16) -> Result<(), Errno> {
     while !bytes.is_empty() {
-        match file.write(bytes) {
-            Ok(0) => return Err(WriteZero.into()),
+        match nix::unistd::write(file, bytes) {
+            // A file system without room that does not say so.
+            Ok(0) => return Err(Errno::ENOSPC),
             Ok(count) => bytes = &bytes[count..],
-            Err(error) if error.kind() == Interrupted => {}
-            Err(error) if error.kind() == WouldBlock => {
+            Err(Errno::EINTR) => {}
+            Err(error @ Errno::EAGAIN) => {
                 let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLOUT)];
                 if poll(&mut fds, PollTimeout::from(patience_ms)) == Ok(0) {
                     return Err(error);
@@ -298,6 +297,7 @@ impl Daemon {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_full_file_is_rotated_and_the_oldest_goes() {

@@ -27,10 +27,10 @@ fn locate(mountinfo: &str, membership: &str) -> Option<(PathBuf, PathBuf)> {
     let own = membership.lines().find_map(|line| line.strip_prefix("0::"))?;
     let mount = mountinfo.lines().find_map(|line| {
         // "… root mount-point options … - type source options" (proc(5))
-        let (left, right) = line.split_once(" - ")?;
-        let mut fields = left.split(' ');
+        let mut fields = line.split(' ');
         let (root, point) = (fields.nth(3)?, fields.next()?);
-        (right.starts_with("cgroup2 ") && root == "/").then(|| PathBuf::from(point))
+        let kind = fields.skip_while(|field| *field != "-").nth(1)?;
+        (kind == "cgroup2" && root == "/").then(|| PathBuf::from(point))
     })?;
     Some((mount, PathBuf::from(own.trim_start_matches('/'))))
 }
@@ -124,9 +124,8 @@ impl Hierarchy {
             let events = open_events(self.directory.as_fd())?;
             wait_for_change(events.as_fd());
         }
-        let names = std::fs::read_dir(&self.path).into_iter().flatten().flatten();
-        for entry in names.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
-            remove_tree(&entry.path());
+        for group in &super::file::directories(&self.path) {
+            remove_tree(group);
         }
         Ok(())
     }
@@ -177,10 +176,8 @@ fn kill_below(path: &Path) {
     if let Ok(group) = nix::fcntl::open(path, flags, Mode::empty()) {
         for_each_process(group.as_fd(), |pid| super::process::kill_if_there(pid as i32, libc::SIGKILL));
     }
-    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            kill_below(&entry.path());
-        }
+    for below in &super::file::directories(path) {
+        kill_below(below);
     }
 }
 
@@ -207,10 +204,8 @@ fn enable_controllers(directory: BorrowedFd) {
 }
 
 fn remove_tree(path: &Path) {
-    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_tree(&entry.path());
-        }
+    for below in &super::file::directories(path) {
+        remove_tree(below);
     }
     // A group that will not go stays empty; the next life tries again.
     let _ = unlinkat(nix::fcntl::AT_FDCWD, path, UnlinkatFlags::RemoveDir);

@@ -4,6 +4,8 @@
 use core::fmt;
 use std::os::fd::BorrowedFd;
 
+use super::SysError;
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Longest line; POSIX makes writes of up to 512 bytes to a pipe that is ready whole and immediate.
@@ -25,6 +27,29 @@ pub fn say(words: fmt::Arguments) {
         // Nobody listens any more: then nobody misses it.
         let _ = nix::unistd::write(stderr, &line.bytes);
     }
+}
+
+/// Writes all of a text to standard output, at once.
+pub fn output(text: &str) -> Result<(), SysError> {
+    write_all(libc::STDOUT_FILENO, text.as_bytes())
+}
+
+/// Writes a line to standard error, for what is no daemon yet and may wait. One that is closed is no reason to fail.
+pub fn complain(text: &str) {
+    let _ = write_all(libc::STDERR_FILENO, [text, "\n"].concat().as_bytes());
+}
+
+fn write_all(number: i32, mut bytes: &[u8]) -> Result<(), SysError> {
+    // SAFETY: as above; one that its owner closed is an error and no other file.
+    let file = unsafe { BorrowedFd::borrow_raw(number) };
+    while !bytes.is_empty() {
+        match nix::unistd::write(file, bytes) {
+            Ok(count) => bytes = &bytes[count..],
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(SysError::of("write")(errno)),
+        }
+    }
+    Ok(())
 }
 
 struct Line {

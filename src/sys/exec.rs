@@ -6,6 +6,14 @@ use std::os::fd::{BorrowedFd, RawFd};
 use std::ptr;
 use std::rc::Rc;
 
+#[cfg(not(target_arch = "arm"))]
+use libc::{SYS_setgroups, SYS_setresgid, SYS_setresuid};
+// Those without a suffix know 16-bit numbers there.
+#[cfg(target_arch = "arm")]
+use libc::{
+    SYS_setgroups32 as SYS_setgroups, SYS_setresgid32 as SYS_setresgid, SYS_setresuid32 as SYS_setresuid,
+};
+
 use super::{SysError, check};
 
 /// Where a child was when it could not go on to its program; kept in its slot with the errno.
@@ -328,10 +336,12 @@ fn take_identity(identity: &Identity) -> Result<(), (Stage, SysError)> {
         }
         // So that capabilities can be kept over the change of user; cleared by the exec.
         libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0);
-        check("setgroups", libc::setgroups(identity.groups.len() as _, identity.groups.as_ptr()))
+        // By the kernel's calls: the C library's have all threads do it, and look for them in its tables.
+        let (count, groups) = (identity.groups.len(), identity.groups.as_ptr());
+        check("setgroups", libc::syscall(SYS_setgroups, count, groups) as _).map_err(at(Stage::Group))?;
+        check("setresgid", libc::syscall(SYS_setresgid, group, group, group) as _)
             .map_err(at(Stage::Group))?;
-        check("setresgid", libc::setresgid(group, group, group)).map_err(at(Stage::Group))?;
-        check("setresuid", libc::setresuid(user, user, user)).map_err(at(Stage::User))?;
+        check("setresuid", libc::syscall(SYS_setresuid, user, user, user) as _).map_err(at(Stage::User))?;
         if user != 0 {
             libc::prctl(libc::PR_SET_KEEPCAPS, 0, 0, 0, 0);
         }

@@ -1,16 +1,21 @@
 //! Files: pipes, memory files, locks, and writes that survive a power cut at any instruction.
 
-use std::ffi::{CStr, CString};
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
+use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{OFlag, open};
-use nix::sys::stat::Mode;
+use nix::dir::{Dir, Type};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, open, renameat};
+use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstat, lstat, stat};
+
+use nix::unistd::{UnlinkatFlags, mkdir, unlinkat};
 
 use super::{SysError, check};
+
+/// Read at once.
+const READ_BYTES: usize = 8192;
 
 /// A pipe: (read end, write end), both close-on-exec.
 pub fn pipe(nonblocking_read: bool) -> Result<(OwnedFd, OwnedFd), SysError> {
@@ -25,6 +30,21 @@ pub fn pipe(nonblocking_read: bool) -> Result<(OwnedFd, OwnedFd), SysError> {
 /// /dev/null, for reading and writing.
 pub fn null() -> Result<OwnedFd, SysError> {
     open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).map_err(SysError::of("open /dev/null"))
+}
+
+/// Opens a path; close-on-exec.
+pub(super) fn open_path(path: &Path, flags: OFlag, mode: u32) -> Result<OwnedFd, SysError> {
+    open(path, flags | OFlag::O_CLOEXEC, Mode::from_bits_truncate(mode)).map_err(SysError::of("open"))
+}
+
+/// What kind of file it is.
+fn kind(status: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT
+}
+
+/// Its size.
+pub fn size(file: BorrowedFd) -> Result<u64, SysError> {
+    Ok(fstat(file).map_err(SysError::of("stat"))?.st_size as u64)
 }
 
 /// An empty file in memory.
@@ -52,7 +72,7 @@ pub fn sealed_memory(name: &CStr, length: u32) -> Result<OwnedFd, SysError> {
 
 /// All of a memory file, wherever its offset is.
 pub fn read_memory(file: BorrowedFd) -> Result<Vec<u8>, SysError> {
-    let length = nix::sys::stat::fstat(file).map_err(SysError::of("fstat"))?.st_size as usize;
+    let length = size(file)? as usize;
     let mut bytes = vec![0; length];
     let mut done = 0;
     while done < length {
@@ -65,19 +85,21 @@ pub fn read_memory(file: BorrowedFd) -> Result<Vec<u8>, SysError> {
     Ok(bytes)
 }
 
-/// Appends to a memory file.
+/// Writes all of it where the file's offset is: in a memory file that nothing else moves, the end.
 pub fn append(file: BorrowedFd, mut bytes: &[u8]) -> Result<(), SysError> {
     while !bytes.is_empty() {
-        let count = nix::unistd::write(file, bytes).map_err(SysError::of("write"))?;
-        bytes = &bytes[count..];
+        match nix::unistd::write(file, bytes) {
+            Ok(count) => bytes = &bytes[count..],
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(SysError::of("write")(errno)),
+        }
     }
     Ok(())
 }
 
 /// Takes the lock of a directory, for as long as the descriptor lives. `Ok(None)`: another has it.
 pub fn lock(path: &Path) -> Result<Option<OwnedFd>, SysError> {
-    let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-    let file = open(path, flags, Mode::from_bits_truncate(0o600)).map_err(SysError::of("open"))?;
+    let file = open_path(path, OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW, 0o600)?;
     // The lock lies on the open file, which guard and supervisor share; children, whose copy is
     // closed by their exec, do not hold it.
     // SAFETY: a valid descriptor and a flag.
@@ -92,7 +114,8 @@ pub fn lock(path: &Path) -> Result<Option<OwnedFd>, SysError> {
 
 /// Permission bits of a path.
 pub fn set_mode(path: &Path, mode: u32) -> Result<(), SysError> {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(|error| from_io("chmod", &error))
+    let (mode, follow) = (Mode::from_bits_truncate(mode), FchmodatFlags::FollowSymlink);
+    fchmodat(AT_FDCWD, path, mode, follow).map_err(SysError::of("chmod"))
 }
 
 /// Owner of a path.
@@ -100,43 +123,63 @@ pub fn set_owner(path: &Path, user: u32, group: u32) -> Result<(), SysError> {
     nix::unistd::chown(path, Some(user.into()), Some(group.into())).map_err(SysError::of("chown"))
 }
 
-fn from_io(operation: &'static str, error: &std::io::Error) -> SysError {
-    SysError { operation, errno: error.raw_os_error().unwrap_or(libc::EIO) }
+/// Removes a file, if it is there.
+pub fn remove(path: &Path) {
+    let _ = nix::unistd::unlink(path);
+}
+
+/// Removes a directory in which there are only files.
+pub fn remove_directory(path: &Path) {
+    each_name(path, &mut |name, _| remove(&path.join(OsStr::from_bytes(name.to_bytes()))));
+    let _ = unlinkat(AT_FDCWD, path, UnlinkatFlags::RemoveDir);
+}
+
+/// Gives a file another name.
+pub fn rename(from: &Path, to: &Path) -> Result<(), SysError> {
+    renameat(AT_FDCWD, from, AT_FDCWD, to).map_err(SysError::of("rename"))
+}
+
+/// All of a file.
+pub fn read(path: &Path) -> Result<Vec<u8>, SysError> {
+    read_at_most(open_path(path, OFlag::O_RDONLY, 0)?, usize::MAX)
 }
 
 /// Reads at most `limit` bytes of a regular file; more is an error (EFBIG).
 pub fn read_bounded(path: &Path, limit: usize) -> Result<Vec<u8>, SysError> {
     // Not to wait for a FIFO's writer or a tape: only regular files are configuration.
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
-        .open(path)
-        .map_err(|error| from_io("open", &error))?;
-    let metadata = file.metadata().map_err(|error| from_io("stat", &error))?;
-    if metadata.is_dir() {
+    let file = open_path(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK, 0)?;
+    if kind(&fstat(&file).map_err(SysError::of("stat"))?) == SFlag::S_IFDIR {
         return Err(SysError { operation: "read", errno: libc::EISDIR });
     }
     read_at_most(file, limit)
 }
 
-fn read_at_most(file: File, limit: usize) -> Result<Vec<u8>, SysError> {
+fn read_at_most(file: OwnedFd, limit: usize) -> Result<Vec<u8>, SysError> {
     let mut bytes = Vec::new();
-    file.take(limit as u64 + 1).read_to_end(&mut bytes).map_err(|error| from_io("read", &error))?;
-    if bytes.len() > limit { Err(SysError { operation: "read", errno: libc::EFBIG }) } else { Ok(bytes) }
+    loop {
+        let length = bytes.len();
+        if length > limit {
+            return Err(SysError { operation: "read", errno: libc::EFBIG });
+        }
+        bytes.resize(length + READ_BYTES, 0);
+        let read = nix::unistd::read(&file, &mut bytes[length..]);
+        bytes.truncate(length + read.unwrap_or(0));
+        match read {
+            Ok(0) => return Ok(bytes),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(SysError::of("read")(errno)),
+        }
+    }
 }
 
 /// Opens a file that only we may have made, which therefore is believed: a regular one of our own
 /// user, no symbolic link.
-pub fn open_own(path: &Path, writable: bool) -> Result<File, SysError> {
+pub fn open_own(path: &Path, writable: bool) -> Result<OwnedFd, SysError> {
+    let access = if writable { OFlag::O_RDWR } else { OFlag::O_RDONLY };
     // Not to wait for a FIFO's other end before it can be refused.
-    let file = OpenOptions::new()
-        .read(true)
-        .write(writable)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path)
-        .map_err(|error| from_io("open", &error))?;
-    let metadata = file.metadata().map_err(|error| from_io("stat", &error))?;
-    if metadata.is_file() && metadata.uid() == own_user() {
+    let file = open_path(path, access | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK, 0)?;
+    let status = fstat(&file).map_err(SysError::of("stat"))?;
+    if kind(&status) == SFlag::S_IFREG && status.st_uid == own_user() {
         Ok(file)
     } else {
         Err(SysError { operation: "file owner", errno: libc::EPERM })
@@ -152,31 +195,35 @@ fn own_user() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
 
-/// A file to append to, and whether it is a regular one: only such have a size to cap.
+/// A file to append to, and whether it is a regular one: only such have a size to cap. `Err` in words.
 ///
 /// Programs may own the directory their logs are in, and we may be root: what they put in a log's
 /// place must neither lead elsewhere (symbolic and hard links) nor keep us waiting (FIFOs), nor
 /// become our terminal.
-pub fn open_log(path: &Path) -> std::io::Result<(File, bool)> {
-    let refused = |why: &'static str| std::io::Error::other(why);
-    let file = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o640)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC)
-        .open(path)
-        .map_err(|error| match error.raw_os_error() {
-            Some(libc::ELOOP) => refused("a symbolic link, which is not followed"),
-            Some(libc::ENXIO) => refused("a FIFO or socket, which is no place for a log"),
-            _ => error,
-        })?;
-    let metadata = file.metadata()?;
-    let kind = metadata.file_type();
-    if kind.is_file() {
-        // A second name may be that of a file its planter could not write.
-        return if metadata.nlink() == 1 { Ok((file, true)) } else { Err(refused("has hard links")) };
+pub fn open_log(path: &Path) -> Result<(OwnedFd, bool), String> {
+    if let Some(directory) = path.parent() {
+        make_directories(directory).map_err(|error| error.to_string())?;
     }
-    if kind.is_char_device() { Ok((file, false)) } else { Err(refused("neither a file nor a device")) }
+    let access = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT;
+    let file = open_path(path, access | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY, 0o640);
+    let file = file.map_err(|error| match error.errno {
+        libc::ELOOP => "a symbolic link, which is not followed".into(),
+        libc::ENXIO => "a FIFO or socket, which is no place for a log".into(),
+        _ => error.to_string(),
+    })?;
+    let status = fstat(&file).map_err(|errno| SysError::of("stat")(errno).to_string())?;
+    match kind(&status) {
+        // A second name may be that of a file its planter could not write.
+        SFlag::S_IFREG if status.st_nlink == 1 => Ok((file, true)),
+        SFlag::S_IFREG => Err("has hard links".into()),
+        SFlag::S_IFCHR => Ok((file, false)),
+        _ => Err("neither a file nor a device".into()),
+    }
+}
+
+/// A path names a regular file.
+pub fn is_regular(path: &Path) -> bool {
+    lstat(path).is_ok_and(|status| kind(&status) == SFlag::S_IFREG)
 }
 
 /// When a file was last written: seconds since 1970, before it negative (statx(2)). Not by the C
@@ -215,10 +262,10 @@ fn c_path(path: &Path) -> Result<CString, SysError> {
 }
 
 /// A path still names this very file.
-pub fn is_still(path: &Path, file: &File) -> bool {
-    let named = fs::symlink_metadata(path).map(|named| (named.dev(), named.ino()));
-    let open = file.metadata().map(|open| (open.dev(), open.ino()));
-    named.is_ok_and(|named| open.is_ok_and(|open| named == open))
+pub fn is_still(path: &Path, file: BorrowedFd) -> bool {
+    let identity = |status: FileStat| (status.st_dev, status.st_ino);
+    let named = lstat(path).map(identity);
+    named.is_ok() && named == fstat(file).map(identity)
 }
 
 /// Replaces a file so that a power cut at any instruction leaves the old one or the new one:
@@ -229,84 +276,102 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), SysError> {
     beside.push(".new");
     let beside = PathBuf::from(beside);
     // One that a power cut left; none is no matter. What somebody puts there after this is refused.
-    let _ = fs::remove_file(&beside);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .custom_flags(libc::O_NOFOLLOW)
-        .mode(0o600)
-        .open(&beside)
-        .map_err(|error| from_io("open", &error))?;
-    file.write_all(bytes).map_err(|error| from_io("write", &error))?;
-    file.sync_all().map_err(|error| from_io("fsync", &error))?;
-    fs::rename(&beside, path).map_err(|error| from_io("rename", &error))?;
-    File::open(directory).and_then(|directory| directory.sync_all()).map_err(|error| from_io("fsync", &error))
+    remove(&beside);
+    let new = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
+    let file = open_path(&beside, new, 0o600)?;
+    append(file.as_fd(), bytes)?;
+    sync(&file)?;
+    rename(&beside, path)?;
+    sync(&open_path(directory, OFlag::O_RDONLY, 0)?)
+}
+
+fn sync(file: &OwnedFd) -> Result<(), SysError> {
+    nix::unistd::fsync(file).map_err(SysError::of("fsync"))
+}
+
+/// Makes a directory and what leads to it, unless it is there.
+fn make_directories(path: &Path) -> Result<(), SysError> {
+    let is_there = || stat(path).is_ok_and(|status| kind(&status) == SFlag::S_IFDIR);
+    if path.as_os_str().is_empty() || is_there() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        make_directories(parent)?;
+    }
+    match mkdir(path, Mode::from_bits_truncate(0o777)) {
+        // Another was faster.
+        Err(Errno::EEXIST) if is_there() => Ok(()),
+        other => other.map_err(SysError::of("mkdir")),
+    }
 }
 
 /// Makes a directory and what leads to it. One that is there already must be safe to keep files in:
 /// what lies in it is believed later, sockets in it take orders.
 pub fn make_directory(path: &Path, mode: u32) -> Result<(), SysError> {
-    if path.is_dir() {
-        return check_directory(path);
-    }
     if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).map_err(|error| from_io("mkdir", &error))?;
+        make_directories(parent)?;
     }
-    match fs::DirBuilder::new().mode(mode).create(path) {
+    match mkdir(path, Mode::from_bits_truncate(mode)) {
         Ok(()) => {}
-        // Another was faster, whoever that is.
-        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => return check_directory(path),
-        Err(error) => return Err(from_io("mkdir", &error)),
+        // It is there, or another was faster, whoever that is.
+        Err(Errno::EEXIST) => return check_directory(path),
+        Err(errno) => return Err(SysError::of("mkdir")(errno)),
     }
     // The umask took bits. Through a descriptor: the name may lead elsewhere by now.
-    let made = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
-        .open(path)
-        .map_err(|error| from_io("open", &error))?;
-    let owner = made.metadata().map_err(|error| from_io("stat", &error))?.uid();
-    if owner != own_user() {
+    let made = open_path(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW, 0)?;
+    if fstat(&made).map_err(SysError::of("stat"))?.st_uid != own_user() {
         return Err(SysError { operation: "directory owner", errno: libc::EPERM });
     }
-    made.set_permissions(fs::Permissions::from_mode(mode)).map_err(|error| from_io("chmod", &error))
+    fchmod(&made, Mode::from_bits_truncate(mode)).map_err(SysError::of("chmod"))
 }
 
 /// Nobody but us and root can put something into the directory, or another one in its place.
 fn check_directory(path: &Path) -> Result<(), SysError> {
-    let trusted = |metadata: &fs::Metadata| [0, own_user()].contains(&metadata.uid());
+    let trusted = |status: &FileStat| [0, own_user()].contains(&status.st_uid);
     // The name itself, which may be a symbolic link (/var/run), and what it leads to.
-    let name = fs::symlink_metadata(path).map_err(|error| from_io("stat", &error))?;
-    let directory = fs::metadata(path).map_err(|error| from_io("stat", &error))?;
-    if !directory.is_dir() {
+    let name = lstat(path).map_err(SysError::of("stat"))?;
+    let directory = stat(path).map_err(SysError::of("stat"))?;
+    if kind(&directory) != SFlag::S_IFDIR {
         return Err(SysError { operation: "mkdir", errno: libc::ENOTDIR });
     }
     if !trusted(&name) || !trusted(&directory) {
         return Err(SysError { operation: "directory owner", errno: libc::EPERM });
     }
     // In a sticky one nobody can replace what is another's.
-    let (is_open, is_sticky) = (directory.mode() & 0o022 != 0, directory.mode() & 0o1000 != 0);
+    let (is_open, is_sticky) = (directory.st_mode & 0o022 != 0, directory.st_mode & 0o1000 != 0);
     if is_open && !is_sticky {
         return Err(SysError { operation: "directory writable by others", errno: libc::EPERM });
     }
     Ok(())
 }
 
-/// Paths that match a pattern (glob(3)), sorted.
-pub fn glob(pattern: &str) -> Vec<String> {
-    let Ok(pattern) = CString::new(pattern) else { return Vec::new() };
-    // SAFETY: glob fills `found`, which is read within its bounds and freed once.
-    unsafe {
-        let mut found = std::mem::zeroed::<libc::glob_t>();
-        let mut paths = Vec::new();
-        if libc::glob(pattern.as_ptr(), 0, None, &mut found) == 0 {
-            for index in 0..found.gl_pathc {
-                let path = CStr::from_ptr(*found.gl_pathv.add(index));
-                paths.extend(path.to_str().map(str::to_owned));
-            }
+/// Whether there is something of this name, be it a link that leads nowhere.
+pub fn exists(path: &str) -> bool {
+    lstat(Path::new(path)).is_ok()
+}
+
+/// Names what is in a directory, in no order, and says of each whether it is a directory; of nothing,
+/// where there is none.
+pub fn each_name(path: &Path, found: &mut dyn FnMut(&CStr, bool)) {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let Ok(mut directory) = Dir::open(path, flags, Mode::empty()) else { return };
+    for entry in directory.iter().flatten() {
+        let name = entry.file_name();
+        if name != c"." && name != c".." {
+            found(name, entry.file_type() == Some(Type::Directory));
         }
-        libc::globfree(&mut found);
-        paths
     }
+}
+
+/// The directories in a directory.
+pub fn directories(path: &Path) -> Vec<PathBuf> {
+    let mut directories = Vec::new();
+    each_name(path, &mut |name, is_directory| {
+        if is_directory {
+            directories.push(path.join(OsStr::from_bytes(name.to_bytes())));
+        }
+    });
+    directories
 }
 
 /// Waits until something in a directory changes (inotify(7)); for jobs.
@@ -360,6 +425,7 @@ pub fn close_range(first: i32, last: i32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::os::unix::fs::symlink;
 
     fn scratch(test: &str) -> PathBuf {

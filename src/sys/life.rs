@@ -2,14 +2,13 @@
 //! should guard and supervisor both be killed. One record per program, written by the process
 //! itself between clone and exec, through a shared mapping: no system call, no moment without.
 
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use super::{SysError, proc};
+use nix::fcntl::OFlag;
+
+use super::{SysError, file, proc};
 use crate::limits::PROGRAM_COUNT_MAX;
 
 /// One program's process: id, and between which points of CLOCK_BOOTTIME (nanoseconds) it began.
@@ -43,10 +42,6 @@ const MAGIC: u64 = u64::from_le_bytes(*b"multlif1");
 #[derive(Clone, Copy)]
 pub struct LifeFile(&'static Layout);
 
-fn failed(operation: &'static str) -> impl FnOnce(std::io::Error) -> SysError {
-    move |error| SysError { operation, errno: error.raw_os_error().unwrap_or(libc::EIO) }
-}
-
 /// What a former life left.
 pub struct FormerLife {
     /// Its number, in the environment of its children.
@@ -57,7 +52,7 @@ pub struct FormerLife {
 
 /// Gives a new file its blocks now: a full file system must not show as SIGBUS later. Not for one
 /// that is in use: where the file system cannot allocate, this writes.
-fn allocate(file: &std::fs::File) -> Result<(), SysError> {
+fn allocate(file: &OwnedFd) -> Result<(), SysError> {
     let length = size_of::<Layout>();
     loop {
         // The error is the result, errno stays as it is.
@@ -66,7 +61,7 @@ fn allocate(file: &std::fs::File) -> Result<(), SysError> {
             0 => return Ok(()),
             libc::EINTR => {}
             // Not every C library writes by itself where the file system knows no such call.
-            libc::EOPNOTSUPP => return (&*file).write_all(&vec![0; length]).map_err(failed("write")),
+            libc::EOPNOTSUPP => return file::append(file.as_fd(), &vec![0; length]),
             errno => return Err(SysError { operation: "posix_fallocate", errno }),
         }
     }
@@ -76,7 +71,7 @@ impl LifeFile {
     /// Reads what a former life left; `None`: nothing, or nothing that can be read. What it names is
     /// killed, so only a file that is ours is believed.
     pub fn former(path: &Path) -> Option<FormerLife> {
-        let bytes = super::file::read_own(path, size_of::<Layout>()).ok()?;
+        let bytes = file::read_own(path, size_of::<Layout>()).ok()?;
         let mut words =
             bytes.chunks_exact(8).map(|chunk| u64::from_le_bytes(chunk.try_into().unwrap_or_default()));
         if words.next()? != MAGIC {
@@ -96,17 +91,11 @@ impl LifeFile {
     /// Begins a new life: a fresh file in place of the old one.
     pub fn create(path: &Path, life: u64) -> Result<LifeFile, SysError> {
         // A new inode: what of a former life still has the old one mapped writes there.
-        let _ = std::fs::remove_file(path);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(failed("open"))?;
+        file::remove(path);
+        let file = file::open_path(path, OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL, 0o600)?;
         let opened = allocate(&file).and_then(|()| LifeFile::map(&file)).inspect_err(|_| {
             // One with holes must not be taken for a whole one later; it may be gone already.
-            let _ = std::fs::remove_file(path);
+            file::remove(path);
         })?;
         opened.0.life.store(life.to_le(), SeqCst);
         opened.0.magic.store(MAGIC.to_le(), SeqCst);
@@ -115,14 +104,14 @@ impl LifeFile {
 
     /// The present life's file, for a supervisor that takes over.
     pub fn open(path: &Path) -> Result<LifeFile, SysError> {
-        let file = super::file::open_own(path, true)?;
-        if file.metadata().map_err(failed("stat"))?.len() != size_of::<Layout>() as u64 {
+        let file = file::open_own(path, true)?;
+        if file::size(file.as_fd())? != size_of::<Layout>() as u64 {
             return Err(SysError { operation: "life file", errno: libc::EINVAL });
         }
         LifeFile::map(&file)
     }
 
-    fn map(file: &std::fs::File) -> Result<LifeFile, SysError> {
+    fn map(file: &OwnedFd) -> Result<LifeFile, SysError> {
         // SAFETY: a new shared mapping of a file that only root (or our own user) can touch.
         let address = unsafe {
             libc::mmap(
@@ -182,7 +171,7 @@ mod tests {
     #[test]
     fn a_file_system_without_room_is_an_error_and_no_later_fault() {
         // A device that is always full stands in: it cannot be allocated either.
-        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let full = file::open_path(Path::new("/dev/full"), OFlag::O_WRONLY, 0).unwrap();
         allocate(&full).unwrap_err();
     }
 }

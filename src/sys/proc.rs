@@ -1,10 +1,9 @@
 //! /proc, read: who descends from whom, who carries a marker. Reading another process's files can
 //! wait for that process's memory lock, so only jobs call this, never the loop.
 
-use std::fs;
 use std::os::fd::AsFd;
 
-use super::process;
+use super::{file, process};
 
 /// The environment variable every process of ours carries: `MULTUSD_ID=LIFE/NAME`.
 pub const MARKER: &str = "MULTUSD_ID";
@@ -36,21 +35,29 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
     Some(Stat { pid, parent, session, state, start })
 }
 
+fn read(pid: u32, name: &str) -> Option<Vec<u8>> {
+    file::read(format!("/proc/{pid}/{name}").as_ref()).ok()
+}
+
 /// What /proc says of a process; `None`: it is gone.
 pub fn stat(pid: u32) -> Option<Stat> {
-    parse_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+    parse_stat(&read(pid, "stat")?)
 }
 
 /// Every process.
 pub fn all() -> Vec<Stat> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| stat(entry.file_name().to_str()?.parse().ok()?)).collect()
+    let mut all = Vec::new();
+    file::each_name("/proc".as_ref(), &mut |name, _| {
+        let number = name.to_str().ok().and_then(|name| name.parse().ok());
+        all.extend(number.and_then(stat));
+    });
+    all
 }
 
 /// Whether the process was started with an environment entry that begins like this, up to a
 /// zero byte where `entry` ends in one.
 fn environment_has(pid: u32, entry: &[u8]) -> bool {
-    let Ok(mut environment) = fs::read(format!("/proc/{pid}/environ")) else { return false };
+    let Some(mut environment) = read(pid, "environ") else { return false };
     environment.push(0);
     environment.starts_with(entry)
         || environment.windows(entry.len() + 1).any(|w| w[0] == 0 && &w[1..] == entry)
@@ -155,10 +162,12 @@ impl Quarry {
 /// Whether a process with this id was born in this interval of CLOCK_BOOTTIME nanoseconds, to the
 /// resolution of /proc: is it the one we meant, or a later one with the same number?
 pub fn was_born_between(pid: u32, after: u64, before: u64) -> bool {
-    let tick = 1_000_000_000
-        / u64::try_from(nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100))
-            .unwrap_or(100)
-            .max(1);
+    // SAFETY: reads what the kernel left beside the stack; 0: nothing.
+    let per_second = match unsafe { libc::getauxval(libc::AT_CLKTCK) } {
+        0 => 100,
+        known => known as u64,
+    };
+    let tick = 1_000_000_000 / per_second;
     stat(pid).is_some_and(|stat| {
         let start = stat.start.saturating_mul(tick);
         start.saturating_add(tick) >= after && start <= before.saturating_add(tick)
@@ -167,7 +176,7 @@ pub fn was_born_between(pid: u32, after: u64, before: u64) -> bool {
 
 /// The control group path of a process in the version 2 hierarchy.
 pub fn cgroup_of(pid: u32) -> Option<String> {
-    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let text = String::from_utf8(read(pid, "cgroup")?).ok()?;
     text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
 }
 

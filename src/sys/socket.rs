@@ -28,7 +28,7 @@ fn bound(path: &Path, kind: SockType, mode: u32) -> Result<OwnedFd, SysError> {
     let socket = socket(AddressFamily::Unix, kind, flags, None).map_err(SysError::of("socket"))?;
     let address = UnixAddr::new(path).map_err(SysError::of("socket path"))?;
     // One of a former life; its owner is dead, the lock on the run directory says so.
-    let _ = std::fs::remove_file(path);
+    super::file::remove(path);
     bind(socket.as_raw_fd(), &address).map_err(SysError::of("bind"))?;
     super::file::set_mode(path, mode)?;
     Ok(socket)

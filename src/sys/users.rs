@@ -12,8 +12,11 @@ pub struct Accounts {
 impl Accounts {
     /// Reads both; a missing one is empty (numbers still work).
     pub fn read() -> Self {
-        let text =
-            |path| std::fs::read(path).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default();
+        let text = |path: &str| {
+            super::file::read(path.as_ref())
+                .map(|b| String::from_utf8_lossy(&b).into_owned())
+                .unwrap_or_default()
+        };
         Accounts { passwd: text("/etc/passwd"), group: text("/etc/group") }
     }
 
