@@ -3,7 +3,7 @@
 use crate::time::Instant;
 
 fn read(clock: libc::clockid_t) -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut time = super::timespec(0);
     // SAFETY: `time` is a valid timespec to write to; these clocks always exist on Linux.
     unsafe { libc::clock_gettime(clock, &mut time) };
     (time.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_nsec as u64)

@@ -56,6 +56,11 @@ pub fn describe(errno: i32) -> &'static str {
     nix::errno::Errno::from_raw(errno).desc()
 }
 
+/// Nanoseconds as the C library has them; it pads them differently on every machine.
+pub(crate) fn timespec(nanos: u64) -> libc::timespec {
+    *nix::sys::time::TimeSpec::from_duration(core::time::Duration::from_nanos(nanos)).as_ref()
+}
+
 /// −1 becomes the error of `operation`.
 pub(crate) fn check(operation: &'static str, result: libc::c_int) -> Result<libc::c_int, SysError> {
     if result == -1 { Err(SysError::last(operation)) } else { Ok(result) }

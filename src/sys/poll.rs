@@ -69,13 +69,7 @@ impl Poller {
         }
         // Zero would disarm; the earliest time that does not is one nanosecond.
         let nanos = deadline.map_or(0, |at| at.0.clamp(1, i64::MAX as u64));
-        let spec = libc::itimerspec {
-            it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 },
-            it_value: libc::timespec {
-                tv_sec: (nanos / 1_000_000_000) as _,
-                tv_nsec: (nanos % 1_000_000_000) as libc::c_long,
-            },
-        };
+        let spec = libc::itimerspec { it_interval: super::timespec(0), it_value: super::timespec(nanos) };
         // SAFETY: a valid itimerspec; the old value is not asked for.
         let result = unsafe {
             libc::timerfd_settime(

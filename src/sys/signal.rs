@@ -57,10 +57,7 @@ pub fn wait(until: Option<Instant>) -> Option<Signal> {
     let set = guard_set();
     let timeout = until.map(|until| {
         let left = until.since(super::clock::now()) + Millis(1);
-        libc::timespec {
-            tv_sec: (left.0 / 1000) as _,
-            tv_nsec: ((left.0 % 1000) * 1_000_000) as libc::c_long,
-        }
+        super::timespec(left.0.saturating_mul(1_000_000))
     });
     let timeout = timeout.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
     // SAFETY: the set and the timeout (null or valid) outlive the call; no siginfo is asked for.
