@@ -1,7 +1,5 @@
 //! Commands that only look: `status`, `events`, and the names for completion.
 
-use std::io::IsTerminal;
-
 use super::daemon::Daemon;
 use super::words::Look;
 use super::{Call, Exit, Failure, Outcome, fail, json, print, words};
@@ -40,16 +38,13 @@ fn view(call: &Call, daemon: &mut Daemon, look: Look) -> Result<(String, Exit), 
 
 /// Whether stdout is something that can be drawn on.
 fn is_screen() -> bool {
-    std::io::stdout().is_terminal() && std::env::var_os("TERM").is_none_or(|kind| kind != "dumb")
+    terminal::is_output() && std::env::var_os("TERM").is_none_or(|kind| kind != "dumb")
 }
 
 fn look() -> Look {
     let width = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
     let wished = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    Look {
-        colour: is_screen() && wished,
-        width: width.or_else(|| Some(terminal::size(std::io::stdout())?.0.into())),
-    }
+    Look { colour: is_screen() && wished, width: width.or_else(|| Some(terminal::size()?.0.into())) }
 }
 
 /// Draws again at every event, and once a second for the ages, until the user wants out.
@@ -61,8 +56,7 @@ fn watch(call: &Call, daemon: &mut Daemon) -> Outcome {
     loop {
         daemon.renew();
         let (text, _) = view(call, daemon, look())?;
-        let frame =
-            if screen { frame(&text, terminal::size(std::io::stdout()).map(|size| size.1)) } else { text };
+        let frame = if screen { frame(&text, terminal::size().map(|size| size.1)) } else { text };
         if print(&frame)? != Exit::Ok {
             return Ok(Exit::Failed);
         }

@@ -54,7 +54,7 @@ impl Daemon {
     /// Nothing of ours is there yet.
     fn begin_life(page: &'static Page, options: &Options) -> Result<Daemon, Refusal> {
         let First { mut prepared, note, is_the_file } = first_configuration(page, options);
-        let mut config = understand(&prepared.to_bytes()).map(|(_, config)| config).unwrap_or_default();
+        let mut config = understand(&prepared.packed()).map(|(_, config)| config).unwrap_or_default();
         let run_dir =
             absolute(&options.run_dir.clone().unwrap_or_else(|| PathBuf::from(&config.daemon.run_dir)));
         file::make_directory(&run_dir, 0o755).map_err(|error| at(&run_dir, &error))?;
@@ -70,9 +70,9 @@ impl Daemon {
             page.keep(Keep::Lock, Some(lock));
         }
         end_former_life(&run_dir);
-        if let Some(again) = last_good_configuration(page, options).filter(|_| !is_the_file) {
+        if let Some(mut again) = last_good_configuration(page, options).filter(|_| !is_the_file) {
             // A former life was about to keep a newer one as it ended; from now on nobody is.
-            config = understand(&again.to_bytes()).map(|(_, config)| config).unwrap_or_default();
+            config = understand(&again.packed()).map(|(_, config)| config).unwrap_or_default();
             prepared = again;
         }
         let life = LifeFile::create(&run_dir.join("life"), page.life.load(SeqCst))?;
@@ -91,7 +91,7 @@ impl Daemon {
             }
         }
         let memory = file::memory(c"multusd-config")?;
-        file::append(std::os::fd::AsFd::as_fd(&memory), &prepared.to_bytes())?;
+        file::append(std::os::fd::AsFd::as_fd(&memory), &prepared.packed())?;
         page.keep(Keep::Control, Some(socket::listen_control(&daemon.run_dir.join("control"))?));
         daemon.watch_control();
         if let Some(note) = note {

@@ -11,6 +11,7 @@ use crate::sys::users::Accounts;
 use crate::sys::{cgroup, file, proc};
 
 use super::files::RealFiles;
+use super::packed;
 use super::spec::{Base, Resolved, Surroundings, resolve};
 
 /// Jobs that belong to no program; index of `Page::job`.
@@ -93,11 +94,9 @@ pub fn find_main(tree: &Tree, guard: u32, pidfile: Option<&str>, slot: &Slot) ->
 }
 
 fn only_orphan(tree: &Tree, guard: u32) -> Option<u32> {
-    let mut orphans: Vec<_> =
-        tree.processes().into_iter().filter_map(proc::stat).filter(|stat| stat.parent == guard).collect();
+    let orphans = tree.processes().into_iter().filter_map(proc::stat).filter(|stat| stat.parent == guard);
     // Several: the eldest is the daemon, the others are its workers' orphans.
-    orphans.sort_by_key(|stat| (stat.start, stat.pid));
-    orphans.first().map(|stat| stat.pid)
+    orphans.min_by_key(|stat| (stat.start, stat.pid)).map(|stat| stat.pid)
 }
 
 /// More than a number, a line end and somebody's blanks.
@@ -134,10 +133,10 @@ pub struct Prepared {
 
 impl Prepared {
     /// As bytes: the text's length, the text, the rest.
-    pub fn to_bytes(&self) -> Vec<u8> {
+    pub fn packed(&mut self) -> Vec<u8> {
         let mut bytes = (self.text.len() as u32).to_le_bytes().to_vec();
         bytes.extend_from_slice(self.text.as_bytes());
-        bytes.extend(postcard::to_allocvec(&self.resolved).unwrap_or_default());
+        bytes.extend(packed::to_bytes(&mut self.resolved));
         bytes
     }
 
@@ -145,10 +144,7 @@ impl Prepared {
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (length, rest) = bytes.split_first_chunk::<4>()?;
         let (text, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-        Some(Prepared {
-            text: String::from_utf8(text.to_vec()).ok()?,
-            resolved: postcard::from_bytes(rest).ok()?,
-        })
+        Some(Prepared { text: String::from_utf8(text.to_vec()).ok()?, resolved: packed::from_bytes(rest)? })
     }
 }
 

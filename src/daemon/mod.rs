@@ -18,6 +18,7 @@ mod jobs;
 mod last_good;
 mod news;
 mod observe;
+mod packed;
 mod perform;
 mod reload;
 mod report;

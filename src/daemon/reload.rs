@@ -117,9 +117,9 @@ impl Daemon {
             let (bytes, code) = match jobs::prepare(&path, &|_| around.clone()) {
                 // What is missing now is an error now: the running configuration lacks nothing.
                 Ok(read) if !read.missing.is_empty() => (read.missing.join("\n").into_bytes(), 1),
-                Ok(read) => {
+                Ok(mut read) => {
                     read.warnings.iter().for_each(|warning| say!("{warning}"));
-                    (read.prepared.to_bytes(), 0)
+                    (read.prepared.packed(), 0)
                 }
                 Err(errors) => (errors.into_bytes(), 1),
             };

@@ -6,15 +6,15 @@ use std::ffi::CString;
 use std::path::Path;
 use std::rc::Rc;
 
-use serde::{Deserialize, Serialize};
-
 use crate::config::{Config, HookCommand, LogFile, Program, ProgramKind, ProgramReady, Reload};
 use crate::sys::process::{Identity, Recipe};
 use crate::sys::users::Accounts;
 use crate::sys::{file, proc};
 
+use super::packed::{self, packed};
+
 /// Everything resolved.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Resolved {
     /// One per program, in the configuration's order.
     pub specs: Vec<Spec>,
@@ -23,7 +23,7 @@ pub struct Resolved {
 }
 
 /// One program.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Spec {
     /// What the running process was made from; a change means a restart.
     pub exec: Exec,
@@ -38,7 +38,7 @@ pub struct Spec {
 }
 
 /// What a process is made from.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Exec {
     command: Command,
     environment: Vec<String>,
@@ -68,14 +68,14 @@ pub struct Exec {
 }
 
 /// A command with the paths to try.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Command {
     paths: Vec<String>,
     words: Vec<String>,
 }
 
 /// A log file.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Stream {
     /// Its path.
     pub path: String,
@@ -84,6 +84,33 @@ pub struct Stream {
     /// Rotated files kept.
     pub backups: u32,
 }
+
+packed!(Resolved { specs, control_group });
+packed!(Spec { exec, hooks, missing, stdout, stderr });
+packed!(Exec {
+    command,
+    environment,
+    directory,
+    identity,
+    umask,
+    limits,
+    nice,
+    scheduling,
+    affinity,
+    io_priority,
+    oom_score,
+    capabilities,
+    no_new_privs,
+    redirect_stderr,
+    notify,
+    ready_descriptor,
+    stdout_is_null,
+    stderr_is_null,
+    forking,
+    pidfile
+});
+packed!(Command { paths, words });
+packed!(Stream { path, maxbytes, backups });
 
 /// Commands a program has besides its own; index into [`Spec::hooks`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -342,7 +369,7 @@ pub fn digest(bytes: &[u8]) -> u64 {
 impl Exec {
     /// Tells one making from another.
     pub fn digest(&self) -> u64 {
-        digest(&postcard::to_allocvec(self).unwrap_or_default())
+        digest(&packed::to_bytes(&mut self.clone()))
     }
 
     /// Owner of what the program must be able to open.

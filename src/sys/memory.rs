@@ -14,8 +14,8 @@ unsafe extern "C" {
 /// next use, 64 kB at a time; what is not, reading a configuration above all, no longer counts as
 /// ours. Without effect where the executable is elsewhere or its pages are locked.
 pub fn give_back_code() {
-    // SAFETY: a constant in, a number out.
-    let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(1 << 16);
+    // SAFETY: a constant in, a number out; the kernel has always given this one.
+    let page = unsafe { libc::getauxval(libc::AT_PAGESZ) } as usize;
     // SAFETY: only addresses are taken, and the range is the executable's own: a private mapping of a file that
     // nothing has written to, so its pages can be read again at any time. What is beyond whole
     // pages of it is left alone. On failure nothing has changed.

@@ -163,9 +163,9 @@ impl Quarry {
 /// resolution of /proc: is it the one we meant, or a later one with the same number?
 pub fn was_born_between(pid: u32, after: u64, before: u64) -> bool {
     // SAFETY: reads what the kernel left beside the stack; 0: nothing.
-    let per_second = match unsafe { libc::getauxval(libc::AT_CLKTCK) } {
+    let per_second: u64 = match unsafe { libc::getauxval(libc::AT_CLKTCK) } {
         0 => 100,
-        known => known as u64,
+        known => known as _,
     };
     let tick = 1_000_000_000 / per_second;
     stat(pid).is_some_and(|stat| {

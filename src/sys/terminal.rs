@@ -2,7 +2,7 @@
 //! Ctrl-C instead of being killed half-way through a frame. Draws nothing.
 #![allow(unsafe_code)]
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags};
@@ -12,12 +12,18 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use super::control_client::{Client, Trouble, wait_readable};
 use crate::time::Instant;
 
-/// Columns and rows of the terminal behind `file`; none if it is no terminal, or does not say
-/// (a serial console knows no size).
-pub fn size(file: impl AsFd) -> Option<(u16, u16)> {
+/// Whether standard output is a terminal.
+pub fn is_output() -> bool {
+    // SAFETY: asks about a number, whatever is behind it.
+    unsafe { libc::isatty(libc::STDOUT_FILENO) == 1 }
+}
+
+/// Columns and rows of the terminal that standard output is; none if it is no terminal, or does not
+/// say (a serial console knows no size).
+pub fn size() -> Option<(u16, u16)> {
     let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: TIOCGWINSZ writes one winsize, and `size` is one that lives across the call.
-    let done = unsafe { libc::ioctl(file.as_fd().as_raw_fd(), libc::TIOCGWINSZ, &mut size) };
+    let done = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &mut size) };
     (done == 0 && size.ws_col > 0 && size.ws_row > 0).then_some((size.ws_col, size.ws_row))
 }
 

@@ -8,8 +8,11 @@ mod cpio;
 mod ending;
 mod gpio_sim;
 mod guest;
+#[path = "../harness/mod.rs"]
+mod harness;
 mod machine;
 mod qmp;
+mod shipped;
 mod wire;
 
 use std::time::Instant;
