@@ -153,25 +153,29 @@ fn arm_executables_are_for_the_oldest_processor_they_are_for() {
     assert!(old.contains("Tag_CPU_arch: v6"), "{old:?}");
     assert!(old.contains("Tag_FP_arch: VFPv2"), "{old:?}");
     assert!(new.contains("Tag_CPU_arch: v7"), "{new:?}");
-    assert!(new.contains("Tag_FP_arch: VFPv3-D16"), "{new:?}");
+    assert!(new.iter().any(|tag| tag.starts_with("Tag_FP_arch: VFPv3")), "{new:?}");
     assert!([old, new].iter().all(|tags| tags.contains("Tag_ABI_VFP_args: VFP registers")));
 }
 
 #[test]
 fn symbols_and_lines_are_kept_aside_and_known_by_the_build_id() {
     for machine in &MACHINES {
-        let id = |path: PathBuf| {
-            let output =
-                Command::new("readelf").args(["-W", "-n", "-S"]).arg(path).env("LC_ALL", "C").output();
-            let text = String::from_utf8(output.unwrap().stdout).unwrap();
-            let id = text.lines().find_map(|line| line.trim().strip_prefix("Build ID: ").map(str::to_owned));
-            (id.expect("a build id"), text.contains(" .debug_line "), text.contains(" .symtab "))
-        };
-        let (shipped, lines, symbols) = id(machine.executable());
-        assert!(!lines && !symbols, "{}: not stripped", machine.name);
-        let (aside, lines, symbols) = id(machine.folder().join("multusd.debug"));
-        assert!(lines && symbols, "{}: nothing to look up an address in", machine.name);
-        assert_eq!(shipped, aside, "{}", machine.name);
+        let aside = machine.folder().join("multusd.debug");
+        let said = Command::new("readelf").args(["-W", "-n", "-S"]).arg(aside).env("LC_ALL", "C").output();
+        let text = String::from_utf8(said.unwrap().stdout).unwrap();
+        for section in [" .debug_line ", " .symtab "] {
+            assert!(text.contains(section), "{}: nothing to look up an address in: {text}", machine.name);
+        }
+        let id = text.lines().find_map(|line| line.trim().strip_prefix("Build ID: ")).expect("a build id");
+        let id: Vec<u8> =
+            (0..id.len()).step_by(2).map(|at| u8::from_str_radix(&id[at..at + 2], 16).unwrap()).collect();
+        let shipped = fs::read(machine.executable()).unwrap();
+        assert!(shipped.windows(id.len()).any(|bytes| bytes == id), "{}: of another build", machine.name);
+        assert!(
+            machine.readelf("-h").contains("section headers:           0"),
+            "{}: not stripped",
+            machine.name
+        );
     }
 }
 
@@ -192,20 +196,18 @@ fn the_applets_are_links_to_the_executable() {
         assert_eq!(links.iter().map(String::as_str).collect::<BTreeSet<_>>(), named, "{}", machine.name);
     }
     let help = Command::new(native.folder().join("multusctl")).arg("help").output().unwrap();
-    assert!(String::from_utf8_lossy(&help.stdout).contains("multusctl status"), "the name chooses");
+    assert!(String::from_utf8_lossy(&help.stdout).contains("usage: multusctl"), "the name chooses");
 }
 
-/// What the emulator of user programs cannot do, and no kernel lacks.
-const NOT_EMULATED: &[&str] = &[];
+/// What the emulator of user programs cannot do, and no kernel lacks: it refuses these flags of clone, and gives
+/// an execve of a foreign executable to this machine's kernel. tests/qemu/shipped.rs leaves nothing out.
+const NOT_EMULATED: &str = "clone-files,clone-parent,exec";
 
 #[test]
 fn the_self_test_passes_on_every_machine() {
     for machine in &MACHINES {
-        let mut arguments = vec!["self-test".to_owned()];
-        if !machine.emulator.is_empty() && !NOT_EMULATED.is_empty() {
-            arguments.extend(["--except".to_owned(), NOT_EMULATED.join(",")]);
-        }
-        let output = machine.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        let except: &[&str] = if machine.emulator.is_empty() { &[] } else { &["--except", NOT_EMULATED] };
+        let output = machine.run(&[&["self-test"], except].concat());
         let text = String::from_utf8_lossy(&output.stdout);
         println!("{}:\n{text}", machine.name);
         assert!(
