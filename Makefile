@@ -2,13 +2,16 @@
 # is installed and sudo is never called. `.ci/run` is the one that installs.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-qemu bench soak lint
+.PHONY: help run test test-qemu release reproduce bloat cross bench soak lint
 # A failing step ends a target; two builds in one target directory would only wait for each other.
 .NOTPARALLEL:
 
 RUST := gcc libc6-dev cargo-web rustc-web
 RUST_TEST := $(RUST) g++ git rustfmt-web rust-web-clippy
 QEMU := qemu-system-arm kmod xz-utils debian-archive-keyring gcc-aarch64-linux-gnu
+# Asked for when needed: which version of clang goes with the compiler, that one has to say.
+RELEASE = $(shell release/packages)
+TRY_RELEASE := qemu-user-static faketime
 PEERS := python3 runit s6 daemontools supervisor
 
 help: ## Show this.
@@ -18,21 +21,40 @@ run: ## Build, and watch multusd look after seven programs, most of them bad; Ct
 	@scripts/need run $(RUST)
 	@demo/run
 
-test: ## Every check: lint, tests, machines in QEMU, simulated time, mutants, fuzzing, the demo.
-	@scripts/need test $(RUST_TEST) $(QEMU)
+test: ## Every check: lint, tests, what ships, machines in QEMU, simulated time, mutants, fuzzing, the demo.
+	@scripts/need test $(RUST_TEST) $(RELEASE) $(TRY_RELEASE) $(QEMU)
 	@scripts/test
 
 test-qemu: ## The tests with whole machines in QEMU alone: watchdog, GPIO, a Raspberry Pi; 2 minutes.
-	@scripts/need test-qemu $(RUST) $(QEMU)
+	@scripts/need test-qemu $(RUST) $(RELEASE) $(QEMU)
+	release/build aarch64 armv7 armv6
 	cargo test --test qemu -- --nocapture
 
+release: ## What ships: static executables for aarch64, armv7, armv6 and x86_64, in target/dist.
+	@scripts/need release $(RELEASE)
+	@release/build
+
+reproduce: ## The same executables built as somebody else would, bit by bit compared with target/dist.
+	@scripts/need reproduce $(RELEASE) git faketime
+	@release/reproduce
+
+bloat: ## What each part of the aarch64 executable costs.
+	@scripts/need bloat $(RELEASE) python3
+	@release/build aarch64
+	@release/bloat aarch64
+
+cross: ## The executables by way of `cross`, for machines that are not Debian's.
+	@release/cross
+
 bench: ## multusd beside runit, s6, daemontools and supervisord, and the kernel's floor; 8 minutes.
-	@scripts/need bench $(RUST) $(PEERS)
+	@scripts/need bench $(RUST) $(PEERS) $(RELEASE)
 	cargo build --release
 	@bench/run
+	@release/build x86_64
+	@bench/memory
 
 soak: ## The checks of `test` with counts for a night.
-	@scripts/need soak $(RUST_TEST) $(QEMU)
+	@scripts/need soak $(RUST_TEST) $(RELEASE) $(TRY_RELEASE) $(QEMU)
 	@scripts/test soak
 
 lint: ## Formatting, clippy and shellcheck, with nothing forgiven.

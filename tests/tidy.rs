@@ -486,6 +486,16 @@ fn nothing_is_left_to_do(source: &Source) -> Vec<String> {
     found
 }
 
+/// `make release` compiles no Debug formatting (release/build): a text made with it is empty there, and
+/// only there.
+fn no_text_is_made_by_debug(source: &Source) -> Vec<String> {
+    let lines = source.raw.lines().zip(source.product.lines()).enumerate();
+    lines
+        .filter(|(_, (raw, product))| raw.contains("?}") && product.contains('"'))
+        .map(|(index, _)| source.found(index + 1, "{:?} prints nothing in what ships; say it in words"))
+        .collect()
+}
+
 fn nobody_unwraps(source: &Source) -> Vec<String> {
     let tokens = tokens(&source.product);
     let mut found = Vec::new();
@@ -607,6 +617,11 @@ fn house_opening_comments() {
 #[test]
 fn house_unfinished() {
     check(nothing_is_left_to_do);
+}
+
+#[test]
+fn house_debug() {
+    check(no_text_is_made_by_debug);
 }
 
 #[test]
@@ -735,6 +750,13 @@ fn catches_unwraps_outside_tests() {
                 #[cfg(test)]\nmod tests { fn f() { g.unwrap() } }\nh\n    .unwrap();\n";
     assert_eq!(lines_found(nobody_unwraps, "src/a.rs", text), [1, 2, 6, 10]);
     assert_eq!(lines_found(nobody_unwraps, "src/daemon/tests.rs", text), [0; 0]);
+}
+
+#[test]
+fn catches_a_text_made_by_debug() {
+    let text = "fn a() {\n    say(\"{x:?}\");\n    say(\"{:#?}\", x);\n    // \"{x:?}\"\n    say(\"{x}?\");\n}\n\
+                #[cfg(test)]\nmod tests {\n    fn b() { assert!(x, \"{x:?}\"); }\n}\n";
+    assert_eq!(lines_found(no_text_is_made_by_debug, "src/a.rs", text), [2, 3]);
 }
 
 #[test]
