@@ -65,7 +65,7 @@ impl Guard {
             if next_start.is_some_and(|at| at <= clock::now()) {
                 next_start = None;
                 self.start(supervise);
-                memory::give_back_code();
+                memory::give_back();
             }
             let deadline = match (next_start, self.unheard) {
                 (Some(at), _) => Some(at),

@@ -148,7 +148,7 @@ struct Daemon {
 pub fn run(page: &'static Page, options: &Options) -> i32 {
     match Daemon::begin(page, options) {
         Ok(mut daemon) => {
-            memory::give_back_code();
+            memory::give_back();
             daemon.run()
         }
         Err(boot::Refusal(sentence)) => {
