@@ -98,6 +98,8 @@ impl Daemon {
         Some(oldest)
     }
 
+    // Not part of the loop's frame: replies are large, and the loop's stack is memory for good.
+    #[inline(never)]
     pub(super) fn serve(&mut self, index: usize) {
         let mut packet = [0; PACKET_BYTES_MAX];
         for _ in 0..REQUESTS_AT_ONCE {

@@ -148,6 +148,8 @@ impl Daemon {
         }
     }
 
+    // Not part of the loop's frame, as `serve`.
+    #[inline(never)]
     fn finish_reload(&mut self, code: i32) {
         let Some((client, dry)) = self.reload.loading.take() else { return };
         let number = self.page.kept(Keep::ConfigNext);
