@@ -134,6 +134,16 @@ pub fn remove_directory(path: &Path) {
     let _ = unlinkat(AT_FDCWD, path, UnlinkatFlags::RemoveDir);
 }
 
+/// Makes a directory for us alone, which must not be there.
+pub fn make_own_directory(path: &Path) -> Result<(), SysError> {
+    mkdir(path, Mode::S_IRWXU).map_err(SysError::of("mkdir"))
+}
+
+/// Makes it this process's working directory.
+pub fn enter(path: &Path) -> Result<(), SysError> {
+    nix::unistd::chdir(path).map_err(SysError::of("chdir"))
+}
+
 /// Gives a file another name.
 pub fn rename(from: &Path, to: &Path) -> Result<(), SysError> {
     renameat(AT_FDCWD, from, AT_FDCWD, to).map_err(SysError::of("rename"))
