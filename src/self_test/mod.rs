@@ -23,7 +23,7 @@ use table::{CHECKS, Need};
 
 /// Its options, as they are written, and what each does.
 pub const OPTIONS: &[(&str, &str)] = &[
-    ("--dir DIR", "use a fresh directory in DIR for files and sockets, not one in /run, $TMPDIR or /tmp"),
+    ("--dir DIR", "use a fresh directory in DIR for files and sockets, not one in /run or /tmp"),
     ("--only NAME[,NAME...]", "make only these checks"),
     ("--except NAME[,NAME...]", "leave these checks out"),
     ("--list", "list the checks: what each tries, and what is lost without it"),
@@ -43,60 +43,72 @@ struct Place {
 }
 
 /// What the command line asks for.
-enum Call {
-    Run {
-        dir: Option<PathBuf>,
-        /// By bit.
-        chosen: u64,
-    },
-    Print(String),
-    TimeOf(PathBuf),
+struct Call {
+    todo: Todo,
+    path: Option<PathBuf>,
+    /// Checks, by bit.
+    chosen: u64,
+}
+
+enum Todo {
+    Run,
+    List,
+    Help,
+    TimeOf,
     /// We are the program that a check starts.
-    Probe,
+    BeTheProgram,
 }
 
 /// Runs `self-test` with the arguments after its name. 0: nothing that is required failed; 1: something
 /// did; 2: the command line makes no sense.
 pub fn main(arguments: &mut dyn Iterator<Item = OsString>) -> u8 {
     match read(arguments) {
-        Ok(Call::Run { dir, chosen }) => runner::run(dir, chosen),
-        Ok(Call::Print(text)) => say(&text),
-        Ok(Call::TimeOf(path)) => time_of(&path),
-        Ok(Call::Probe) => starts::be_the_program(),
+        Ok(Call { todo, path, chosen }) => match todo {
+            Todo::Run => runner::run(path, chosen),
+            Todo::List => list(),
+            Todo::Help => help(),
+            Todo::TimeOf => time_of(&path.unwrap_or_default()),
+            Todo::BeTheProgram => starts::be_the_program(),
+        },
         Err(text) => {
-            complain(&[&text, "\nTry: multusd self-test --help"].concat());
+            complain(&[&text, "\nTry: multusd self-test --help"]);
             2
         }
     }
 }
 
 fn read(arguments: &mut dyn Iterator<Item = OsString>) -> Result<Call, String> {
-    let (mut dir, mut chosen) = (None, u64::MAX);
+    let mut call = Call { todo: Todo::Run, path: None, chosen: u64::MAX };
     while let Some(argument) = arguments.next() {
         let argument = argument.to_string_lossy();
         let (option, given) = match argument.split_once('=') {
             Some((option, value)) => (option, Some(value)),
             None => (&*argument, None),
         };
-        match (option, given) {
-            ("--list", None) => return Ok(Call::Print(list())),
-            ("--help" | "-h", None) => return Ok(Call::Print(help())),
+        let todo = match (option, given) {
+            ("--list", None) => Todo::List,
+            ("--help" | "-h", None) => Todo::Help,
             // Not for people, so not among the options.
-            ("--as-program", None) => return Ok(Call::Probe),
-            ("--dir" | "--only" | "--except" | "--time-of", _) => {}
+            ("--as-program", None) => Todo::BeTheProgram,
+            ("--time-of", _) => Todo::TimeOf,
+            ("--dir" | "--only" | "--except", _) => Todo::Run,
             _ => return Err(["there is no option ", option].concat()),
-        }
-        let Some(value) = given.map(OsString::from).or_else(|| arguments.next()) else {
-            return Err(["a value is missing after ", option].concat());
         };
-        match option {
-            "--dir" => dir = Some(value.into()),
-            "--only" => chosen &= names(&value)?,
-            "--except" => chosen &= !names(&value)?,
-            _ => return Ok(Call::TimeOf(value.into())),
+        if matches!(todo, Todo::Run | Todo::TimeOf) {
+            let Some(value) = given.map(OsString::from).or_else(|| arguments.next()) else {
+                return Err(["a value is missing after ", option].concat());
+            };
+            match option {
+                "--only" => call.chosen &= names(&value)?,
+                "--except" => call.chosen &= !names(&value)?,
+                _ => call.path = Some(value.into()),
+            }
+        }
+        if !matches!(todo, Todo::Run) {
+            return Ok(Call { todo, ..call });
         }
     }
-    Ok(Call::Run { dir, chosen })
+    Ok(call)
 }
 
 /// Which checks a list of names names.
@@ -118,43 +130,45 @@ fn names(list: &OsString) -> Result<u64, String> {
     Ok(named)
 }
 
-fn list() -> String {
-    let mut text = String::new();
+fn list() -> u8 {
     for check in CHECKS {
         let [name, what, lost] = check.words();
         let need = if check.need == Need::Required { " (required): " } else { " (helpful): " };
-        text += &[name, need, what, ". Without it ", lost, ".\n"].concat();
+        say(&[name, need, what, ". Without it ", lost, ".\n"]);
     }
-    text
+    0
 }
 
-fn help() -> String {
-    let mut text = String::from("usage: multusd self-test [OPTION]…\n\n");
+fn help() -> u8 {
+    say(&["usage: multusd self-test [OPTION]…\n\n"]);
     for (option, what) in OPTIONS {
-        text += &["  ", option, "\n      ", what, "\n"].concat();
+        say(&["  ", option, "\n      ", what, "\n"]);
     }
-    text + "\nExit code: 0 nothing required failed, 1 something did, 2 usage.\n"
+    say(&["\nExit code: 0 nothing required failed, 1 something did, 2 usage.\n"]);
+    0
 }
 
 fn time_of(path: &Path) -> u8 {
     match file::modified(path) {
-        Ok(seconds) => say(&[&seconds.to_string(), "\n"].concat()),
+        Ok(seconds) => {
+            say(&[&seconds.to_string(), "\n"]);
+            0
+        }
         Err(error) => {
-            complain(&[&path.to_string_lossy(), ": ", &verdict::in_words(&error)].concat());
+            complain(&[&path.to_string_lossy(), ": ", &verdict::in_words(&error)]);
             1
         }
     }
 }
 
 /// Writes to stdout, at once: should the next check take the machine down, its predecessor is known.
-fn say(text: &str) -> u8 {
+fn say(words: &[&str]) {
     // Whoever closed it does not want to know.
-    let _ = console::output(text);
-    0
+    let _ = console::output(&words.concat());
 }
 
-fn complain(text: &str) {
-    console::complain(&["multusd self-test: ", text].concat());
+fn complain(words: &[&str]) {
+    console::complain(&["multusd self-test: ", &words.concat()].concat());
 }
 
 #[cfg(test)]
@@ -167,7 +181,7 @@ mod tests {
 
     fn chosen(words: &[&str]) -> Vec<&'static str> {
         match call(words) {
-            Ok(Call::Run { chosen, .. }) => CHECKS
+            Ok(Call { chosen, todo: Todo::Run, .. }) => CHECKS
                 .iter()
                 .enumerate()
                 .filter(|(at, _)| chosen >> at & 1 == 1)

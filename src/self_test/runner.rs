@@ -19,8 +19,8 @@ const LEAVING_TIME: Millis = Millis(5000);
 /// Words of a check that are read: one line, at most.
 const ANSWER_BYTES_MAX: usize = 512;
 
-/// Verdicts by number, in twelve columns.
-const WORDS: [&str; 5] = ["ok          ", "absent      ", "FAILED      ", "left out    ", "FAILED      "];
+/// Verdicts by number, in twelve columns; the last two are not reported.
+const WORDS: [&str; 6] = ["ok          ", "absent      ", "FAILED      ", "left out    ", "", ""];
 
 /// Makes the chosen checks and reports each; the exit code. In a process of its own: it kills whatever
 /// comes to it as a child, and what we were executed with may have children.
@@ -31,9 +31,10 @@ pub fn run(dir: Option<PathBuf>, chosen: u64) -> u8 {
     let own = std::process::id();
     let runner = match process::fork() {
         Ok(Some(runner)) => runner,
-        Ok(None) => process::end(if process::die_with(own) { run_apart(dir, chosen) } else { 1 }),
+        Ok(None) if process::die_with(own) => run_apart(dir, chosen),
+        Ok(None) => process::end(1),
         Err(error) => {
-            complain(&in_words(&error));
+            complain(&[&in_words(&error)]);
             return 1;
         }
     };
@@ -64,42 +65,62 @@ fn end_of(pid: u32) -> Option<(bool, u8)> {
     end
 }
 
-fn run_apart(dir: Option<PathBuf>, chosen: u64) -> i32 {
+fn run_apart(dir: Option<PathBuf>, chosen: u64) -> ! {
     let name = ["multusd-self-test-", &std::process::id().to_string()].concat();
     let place = Place { dir: scratch(dir, &name), name };
     // Where this fails, its check says so; only less can be tidied up.
     let _ = process::become_subreaper();
-    let mut counts = [0_u32; WORDS.len()];
-    let mut is_required_lost = false;
-    let mut is_interrupted = false;
+    let mut counts = [0; WORDS.len()];
+    let mut code = 0;
     for (index, check) in CHECKS.iter().enumerate() {
-        let answer = if chosen >> index & 1 == 0 {
-            Some((Verdict::LeftOut, String::new()))
+        let verdict = if chosen >> index & 1 == 0 {
+            report(check, Verdict::LeftOut, "")
         } else {
             attempt(check, &place)
         };
-        let Some((verdict, why)) = answer else {
-            is_interrupted = true;
-            break;
-        };
-        let [name, _, lost] = check.words();
-        let word = WORDS[verdict as usize];
-        let why = if why.is_empty() { why } else { [": ", &why, ". Without it ", lost].concat() };
-        say(&[word, name, &why, "\n"].concat());
         counts[verdict as usize] += 1;
-        is_required_lost |= verdict == Verdict::Failed && check.need == Need::Required;
+        match verdict {
+            Verdict::Failed if check.need == Need::Required => code = 1,
+            Verdict::Interrupted => break,
+            _ => {}
+        }
     }
     if let Ok(dir) = &place.dir {
         file::remove_directory(dir);
     }
-    if is_interrupted {
-        complain("interrupted");
-        return 1;
+    if counts[Verdict::Interrupted as usize] > 0 {
+        complain(&["interrupted"]);
+        process::end(1)
     }
-    let [ok, absent, failed, left_out, _] = counts.map(|count| count.to_string());
-    let left_out = if left_out == "0" { String::new() } else { [", ", &left_out, " left out"].concat() };
-    say(&["self-test: ", &ok, " ok, ", &failed, " failed, ", &absent, " absent", &left_out, "\n"].concat());
-    is_required_lost.into()
+    let mut between = "self-test: ";
+    for (verdict, word) in [
+        (Verdict::Ok, " ok"),
+        (Verdict::Failed, " failed"),
+        (Verdict::Absent, " absent"),
+        (Verdict::LeftOut, " left out"),
+    ] {
+        let count = counts[verdict as usize];
+        if verdict != Verdict::LeftOut || count > 0 {
+            say(&[between, &count.to_string(), word]);
+        }
+        between = ", ";
+    }
+    say(&["\n"]);
+    process::end(code)
+}
+
+/// Says how a check ended, which for something helpful that the kernel refused means that it is not here.
+fn report(check: &Check, verdict: Verdict, why: &str) -> Verdict {
+    let verdict = match verdict {
+        Verdict::Refused if check.need == Need::Helpful => Verdict::Absent,
+        Verdict::Refused => Verdict::Failed,
+        _ => verdict,
+    };
+    let [name, _, lost] = check.words();
+    let line = [WORDS[verdict as usize], name, ": ", why, ". Without it ", lost];
+    say(if why.is_empty() { &line[..2] } else { &line });
+    say(&["\n"]);
+    verdict
 }
 
 /// A fresh directory that only we may enter: in the one given, or where multusd would have its own, or
@@ -111,13 +132,13 @@ fn scratch(dir: Option<PathBuf>, name: &str) -> Result<PathBuf, SysError> {
     };
     match dir {
         Some(dir) => make(&dir),
-        None => make(Path::new("/run")).or_else(|_| make(&std::env::temp_dir())),
+        None => make(Path::new("/run")).or_else(|_| make(Path::new("/tmp"))),
     }
 }
 
-/// Makes one check; `None`: somebody wants us to end.
-fn attempt(check: &Check, place: &Place) -> Option<(Verdict, String)> {
-    let answer = begin(check, place);
+/// Makes one check and reports it.
+fn attempt(check: &Check, place: &Place) -> Verdict {
+    let verdict = begin(check, place);
     process::kill_children(clock::now() + LEAVING_TIME);
     if check.within == In::Group {
         // Empty now.
@@ -125,23 +146,19 @@ fn attempt(check: &Check, place: &Place) -> Option<(Verdict, String)> {
             hierarchy.remove();
         }
     }
-    answer.map(|(verdict, why)| match verdict {
-        Verdict::Refused if check.need == Need::Helpful => (Verdict::Absent, why),
-        Verdict::Refused => (Verdict::Failed, why),
-        _ => (verdict, why),
-    })
+    verdict
 }
 
-fn begin(check: &Check, place: &Place) -> Option<(Verdict, String)> {
+fn begin(check: &Check, place: &Place) -> Verdict {
     let own = std::process::id();
     let begun = file::pipe(false).and_then(|pipe| Ok((pipe, process::fork()?)));
     let ((read, write), pid) = match begun {
         Ok(begun) => begun,
-        Err(error) => return Some((Verdict::Failed, in_words(&error))),
+        Err(error) => return report(check, Verdict::Failed, &in_words(&error)),
     };
     if let Some(pid) = pid {
         drop(write);
-        return await_answer(pid, read.as_fd());
+        return await_answer(check, pid, read.as_fd());
     }
     if !process::die_with(own) {
         process::end(1)
@@ -158,7 +175,7 @@ fn begin(check: &Check, place: &Place) -> Option<(Verdict, String)> {
 }
 
 /// Waits for the words of the process that makes a check, for its end, or for the end of its time.
-fn await_answer(pid: u32, answer: BorrowedFd) -> Option<(Verdict, String)> {
+fn await_answer(check: &Check, pid: u32, answer: BorrowedFd) -> Verdict {
     let until = clock::now() + CHECK_TIME;
     loop {
         // Its end is looked for first: what it had written by then is there to be read.
@@ -171,7 +188,7 @@ fn await_answer(pid: u32, answer: BorrowedFd) -> Option<(Verdict, String)> {
                 let words = words.split(|byte| *byte == b'\n').next().unwrap_or_default();
                 let all = [Verdict::Ok, Verdict::Absent, Verdict::Refused];
                 let known = all.into_iter().find(|known| *known as u8 == verdict);
-                return Some((known.unwrap_or(Verdict::Failed), String::from_utf8_lossy(words).into_owned()));
+                return report(check, known.unwrap_or(Verdict::Failed), &String::from_utf8_lossy(words));
             }
             // The pipe's other end is closed, so the process is about to end: how is worth a moment.
             file::pause(5);
@@ -179,13 +196,13 @@ fn await_answer(pid: u32, answer: BorrowedFd) -> Option<(Verdict, String)> {
         if let Some((signalled, value)) = end {
             let how =
                 if signalled { "the check was killed by signal " } else { "the check ended with code " };
-            return Some((Verdict::Failed, [how, &value.to_string()].concat()));
+            return report(check, Verdict::Failed, &[how, &value.to_string()].concat());
         }
         if clock::now() >= until {
-            return Some((Verdict::Failed, "no answer within its time".into()));
+            return report(check, Verdict::Failed, "no answer within its time");
         }
         if is_interrupted(0) {
-            return None;
+            return Verdict::Interrupted;
         }
     }
 }

@@ -22,7 +22,7 @@ pub fn be_the_program() -> u8 {
 }
 
 fn recipe(path: &CStr) -> Recipe {
-    let argv = [c"multusd", c"self-test", c"--as-program"].map(CString::from).to_vec();
+    let argv = [c"multusd", c"self-test", c"--as-program"].iter().map(|word| CString::from(*word)).collect();
     let shared: Rc<[CString]> = Rc::new([]);
     let mut recipe = Recipe::new(vec![path.into()], argv, vec![c"AS=program".into()], &shared);
     recipe.directory = Some(c"/".into());

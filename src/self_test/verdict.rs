@@ -23,6 +23,8 @@ pub enum Verdict {
     LeftOut,
     /// The kernel refused a call: for something helpful that means it is not here.
     Refused,
+    /// Somebody wants us to end.
+    Interrupted,
 }
 
 /// The runner's pipe, in the process that makes a check and in what it forks.

@@ -401,7 +401,7 @@ impl Watch {
     pub fn wait(&self, timeout_ms: u16) {
         if super::poll::wait_readable(self.0.as_fd(), Some(timeout_ms)) {
             // What changed does not matter, the caller looks.
-            let _ = self.0.read_events();
+            let _ = nix::unistd::read(&self.0, &mut [0; 4096]);
         }
     }
 }

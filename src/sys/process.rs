@@ -264,12 +264,15 @@ pub fn kill_children(until: Instant) {
         while let Some((pid, ..)) = next_ended() {
             reap(pid);
         }
-        let mut left = super::proc::all().into_iter().filter(|stat| stat.parent == own).peekable();
-        if left.peek().is_none() || clock::now() >= until {
-            return;
+        let mut is_alone = true;
+        for stat in super::proc::all() {
+            if stat.parent == own {
+                kill_if_there(stat.pid as i32, libc::SIGKILL);
+                is_alone = false;
+            }
         }
-        for stat in left {
-            kill_if_there(stat.pid as i32, libc::SIGKILL);
+        if is_alone || clock::now() >= until {
+            return;
         }
         super::signal::wait(Some(clock::now() + Millis(1000)));
     }
