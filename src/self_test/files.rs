@@ -14,18 +14,18 @@ pub fn time64(_: &Place) {
     got(file::replace(path, b""));
     // Files are dated by a coarser clock.
     let is_near = got(file::modified(path)).abs_diff(clock::wall_seconds() as i64) < 60;
-    must(is_near, "a new file has another time than the clock");
+    must(is_near, "a new file is not of now");
     // 2045-01-01, and the last second that fits 31 bits, and the one after.
     for seconds in [2_366_841_600, 0x7fff_ffff, 0x8000_0000] {
         got(file::set_modified(path, seconds));
-        must(got(file::modified(path)) == seconds, "a file has another time than was set");
+        must(got(file::modified(path)) == seconds, "a file's time is not the one set");
     }
 }
 
 pub fn flock(_: &Place) {
     let path = Path::new("lock");
     let lock = got(file::lock(path));
-    must(lock.is_some(), "a lock that nobody has is refused");
+    must(lock.is_some(), "a free lock is refused");
     must(got(file::lock(path)).is_none(), "a lock is given twice");
 }
 
@@ -33,9 +33,9 @@ pub fn atomic(_: &Place) {
     let path = Path::new("./atomic");
     for text in [b"one", b"two"] {
         got(file::replace(path, text));
-        must(got(file::read_own(path, 3)) == text, "a file has other contents than were written");
+        must(got(file::read_own(path, 3)) == text, "other contents than written");
     }
-    must(!file::exists("atomic.new"), "a renamed file kept its name");
+    must(!file::exists("atomic.new"), "a renamed file is still there");
 }
 
 pub fn life(_: &Place) {
@@ -44,7 +44,7 @@ pub fn life(_: &Place) {
     got(LifeFile::create(path, 7)).record(3).write(own, 0, clock::boot_nanos());
     let former = LifeFile::former(path);
     let is_kept = former.is_some_and(|former| former.life == 7 && former.processes == [own]);
-    must(is_kept, "what was written by memory is not in the file");
+    must(is_kept, "what memory has is not in the file");
 }
 
 pub fn inotify(_: &Place) {

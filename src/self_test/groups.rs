@@ -25,7 +25,7 @@ fn member(group: BorrowedFd) -> u32 {
     let pid = fork();
     if pid == 0 {
         got(cgroup::join(group));
-        must(cgroup::contains_self(group), "a group does not list its process");
+        must(cgroup::contains_self(group), "its process is not listed");
         // Whoever waits sees by it that we are in the group.
         poll::wake(write.as_fd());
         linger()
@@ -39,12 +39,12 @@ pub fn group(place: &Place) {
     let group = group.as_fd();
     must(!got(cgroup::is_populated(group)), "a new group is populated");
     let pid = member(group);
-    must(got(cgroup::is_populated(group)), "a group with a process is not populated");
+    must(got(cgroup::is_populated(group)), "with a process it is not populated");
     process::kill_if_there(pid as i32, libc::SIGKILL);
     ends(1);
     let until = soon();
     while got(cgroup::is_populated(group)) {
-        must(clock::now() < until, "a group whose process has ended stays populated");
+        must(clock::now() < until, "it stays populated");
         cgroup::wait_until_changed(group);
     }
 }
@@ -54,18 +54,18 @@ pub fn birth(place: &Place) {
     let group = group.as_fd();
     if fork() == 0 {
         if got(process::fork_into_group(group)).is_none() {
-            must(cgroup::contains_self(group), "a process was born in another group");
+            must(cgroup::contains_self(group), "born in another group");
         }
         process::end(3)
     }
-    must(ends(2) == 6, "a process born in a group did not end as told");
+    must(ends(2) == 6, "the process did not end as told");
 }
 
 pub fn kill(place: &Place) {
     let group = trial(place);
     member(group.as_fd());
     got(cgroup::kill(group.as_fd()));
-    must(ends(1) == KILLED, "a group that was killed has a process");
+    must(ends(1) == KILLED, "a process in it is alive");
 }
 
 pub fn memory(place: &Place) {

@@ -18,16 +18,16 @@ pub fn clocks(_: &Place) {
     let (first, boot) = (clock::now(), clock::boot_nanos());
     file::pause(2);
     let (now, boot_now) = (clock::now(), clock::boot_nanos());
-    must(now > first && boot_now > boot, "a clock stands still, or goes back");
+    must(now > first && boot_now > boot, "a clock stands still");
     // They differ by the time the machine was suspended.
-    must(boot_now >= now.0, "the boot clock is behind the monotonic clock");
+    must(boot_now >= now.0, "the boot clock is behind");
 }
 
 pub fn memfd(_: &Place) {
     let file = got(file::sealed_memory(c"multusd-self-test", 4096));
     for length in [0, 8192] {
         let result = nix::unistd::ftruncate(file.as_fd(), length);
-        must(result == Err(nix::errno::Errno::EPERM), "a sealed memory file changed its size");
+        must(result == Err(nix::errno::Errno::EPERM), "a sealed file changed its size");
     }
     let page = got(Page::create());
     if fork() == 0 {
@@ -35,7 +35,7 @@ pub fn memfd(_: &Place) {
         process::end(0)
     }
     ends(1);
-    must(page.life.load(SeqCst) == 7, "what one process writes, another does not see");
+    must(page.life.load(SeqCst) == 7, "it is not shared");
 }
 
 pub fn epoll(_: &Place) {
@@ -44,21 +44,21 @@ pub fn epoll(_: &Place) {
     got(poller.add(read.as_fd(), 7, Interest::Once));
     must(poller.wait(false).is_empty(), "an empty pipe is ready");
     poll::wake(write.as_fd());
-    must(*poller.wait(false) == [7], "a pipe with something in it is not ready");
+    must(*poller.wait(false) == [7], "a full pipe is not ready");
     must(poller.wait(false).is_empty(), "what is to be said once is said again");
 }
 
 /// Not before its time, and not a second late.
 fn in_time(since: Instant) {
     let took = clock::now().since(since);
-    must(took >= Millis(20) && took < Millis(1000), "a wait ended before its time, or a second late");
+    must(took >= Millis(20) && took < Millis(1000), "a wait ended early, or a second late");
 }
 
 pub fn timer(_: &Place) {
     let mut poller = got(Poller::new());
     let start = clock::now();
     got(poller.arm(Some(start + Millis(20))));
-    must(*poller.wait(true) == [TIMER], "something else than the timer ended the wait");
+    must(*poller.wait(true) == [TIMER], "something else ended the wait");
     in_time(start);
     let start = clock::now();
     must(signals_of::wait(Some(start + Millis(20))).is_none(), "a signal came that nobody sent");
@@ -83,5 +83,5 @@ pub fn signalfd(_: &Place) {
     let term = got(TermSignal::new());
     must(!poll::wait_readable(term.as_fd(), Some(0)), "a signal came that nobody sent");
     send_self(Signal::SIGTERM);
-    must(is_readable(term.as_fd()), "a signal that was sent is not seen");
+    must(is_readable(term.as_fd()), "a signal is not seen");
 }

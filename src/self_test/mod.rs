@@ -16,10 +16,9 @@ mod table;
 mod verdict;
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
 
 use crate::sys::{SysError, console, file};
-use table::{CHECKS, Need};
+use table::check;
 
 /// Its options, as they are written, and what each does.
 pub const OPTIONS: &[(&str, &str)] = &[
@@ -37,15 +36,15 @@ const MOMENT_MS: u16 = 2000;
 /// What a check needs of its surroundings.
 struct Place {
     /// The fresh directory, or why there is none.
-    dir: Result<PathBuf, SysError>,
+    dir: Result<String, SysError>,
     /// What it and the control group for trials are called.
     name: String,
 }
 
-/// What the command line asks for.
+/// What the command line asks for. Its words are leaked: the process ends with them.
 struct Call {
     todo: Todo,
-    path: Option<PathBuf>,
+    path: Option<&'static str>,
     /// Checks, by bit.
     chosen: u64,
 }
@@ -59,6 +58,9 @@ enum Todo {
     BeTheProgram,
 }
 
+/// What is wrong with a command line: a phrase and the word it ends with.
+type Wrong = (&'static str, &'static str);
+
 /// Runs `self-test` with the arguments after its name. 0: nothing that is required failed; 1: something
 /// did; 2: the command line makes no sense.
 pub fn main(arguments: &mut dyn Iterator<Item = OsString>) -> u8 {
@@ -67,74 +69,69 @@ pub fn main(arguments: &mut dyn Iterator<Item = OsString>) -> u8 {
             Todo::Run => runner::run(path, chosen),
             Todo::List => list(),
             Todo::Help => help(),
-            Todo::TimeOf => time_of(&path.unwrap_or_default()),
+            Todo::TimeOf => time_of(path.unwrap_or_default()),
             Todo::BeTheProgram => starts::be_the_program(),
         },
-        Err(text) => {
-            complain(&[&text, "\nTry: multusd self-test --help"]);
+        Err((why, word)) => {
+            complain(&[why, word, "\nTry: multusd self-test --help, or --list for the names of checks"]);
             2
         }
     }
 }
 
-fn read(arguments: &mut dyn Iterator<Item = OsString>) -> Result<Call, String> {
+fn read(arguments: &mut dyn Iterator<Item = OsString>) -> Result<Call, Wrong> {
     let mut call = Call { todo: Todo::Run, path: None, chosen: u64::MAX };
-    while let Some(argument) = arguments.next() {
-        let argument = argument.to_string_lossy();
+    let mut next = || Some(&*arguments.next()?.to_string_lossy().into_owned().leak());
+    while let Some(argument) = next() {
         let (option, given) = match argument.split_once('=') {
             Some((option, value)) => (option, Some(value)),
-            None => (&*argument, None),
+            None => (argument, None),
         };
-        let todo = match (option, given) {
-            ("--list", None) => Todo::List,
-            ("--help" | "-h", None) => Todo::Help,
+        match option {
+            "--list" => call.todo = Todo::List,
+            "--help" | "-h" => call.todo = Todo::Help,
             // Not for people, so not among the options.
-            ("--as-program", None) => Todo::BeTheProgram,
-            ("--time-of", _) => Todo::TimeOf,
-            ("--dir" | "--only" | "--except", _) => Todo::Run,
-            _ => return Err(["there is no option ", option].concat()),
-        };
-        if matches!(todo, Todo::Run | Todo::TimeOf) {
-            let Some(value) = given.map(OsString::from).or_else(|| arguments.next()) else {
-                return Err(["a value is missing after ", option].concat());
-            };
-            match option {
-                "--only" => call.chosen &= names(&value)?,
-                "--except" => call.chosen &= !names(&value)?,
-                _ => call.path = Some(value.into()),
+            "--as-program" => call.todo = Todo::BeTheProgram,
+            "--time-of" | "--dir" | "--only" | "--except" => {
+                let value = given.or_else(&mut next).ok_or(("a value is missing after ", option))?;
+                match option {
+                    "--only" => call.chosen &= names(value)?,
+                    "--except" => call.chosen &= !names(value)?,
+                    _ => call.path = Some(value),
+                }
+                if option == "--time-of" {
+                    call.todo = Todo::TimeOf;
+                }
+                continue;
             }
+            _ => return Err(("there is no option ", option)),
         }
-        if !matches!(todo, Todo::Run) {
-            return Ok(Call { todo, ..call });
+        if given.is_some() {
+            return Err(("no value belongs to ", option));
         }
     }
     Ok(call)
 }
 
 /// Which checks a list of names names.
-fn names(list: &OsString) -> Result<u64, String> {
+fn names(list: &'static str) -> Result<u64, Wrong> {
     let mut named = 0;
-    for name in list.to_string_lossy().split(',') {
-        match CHECKS.iter().position(|check| check.name() == name) {
-            Some(index) => named |= 1 << index,
-            None => {
-                let mut text = ["there is no check `", name, "`; there are"].concat();
-                for check in CHECKS {
-                    text += " ";
-                    text += check.name();
-                }
-                return Err(text);
-            }
+    for name in list.split(',') {
+        let mut number = 0;
+        while check(number).ok_or(("there is no check ", name))?.name != name {
+            number += 1;
         }
+        named |= 1 << number;
     }
     Ok(named)
 }
 
 fn list() -> u8 {
-    for check in CHECKS {
-        let [name, what, lost] = check.words();
-        let need = if check.need == Need::Required { " (required): " } else { " (helpful): " };
-        say(&[name, need, what, ". Without it ", lost, ".\n"]);
+    let mut number = 0;
+    while let Some(check) = check(number) {
+        let need = if check.is_required { " (required): " } else { " (helpful): " };
+        say(&[check.name, need, check.what, ". Without it ", check.lost, ".\n"]);
+        number += 1;
     }
     0
 }
@@ -148,14 +145,14 @@ fn help() -> u8 {
     0
 }
 
-fn time_of(path: &Path) -> u8 {
-    match file::modified(path) {
+fn time_of(path: &str) -> u8 {
+    match file::modified(path.as_ref()) {
         Ok(seconds) => {
             say(&[&seconds.to_string(), "\n"]);
             0
         }
         Err(error) => {
-            complain(&[&path.to_string_lossy(), ": ", &verdict::in_words(&error)]);
+            complain(&[path, ": ", &verdict::in_words(&error)]);
             1
         }
     }
@@ -175,34 +172,38 @@ fn complain(words: &[&str]) {
 mod tests {
     use super::*;
 
-    fn call(words: &[&str]) -> Result<Call, String> {
+    fn call(words: &[&str]) -> Result<Call, Wrong> {
         read(&mut words.iter().map(OsString::from))
+    }
+
+    fn checks() -> Vec<table::Check> {
+        (0..).map_while(check).collect()
     }
 
     fn chosen(words: &[&str]) -> Vec<&'static str> {
         match call(words) {
-            Ok(Call { chosen, todo: Todo::Run, .. }) => CHECKS
-                .iter()
-                .enumerate()
-                .filter(|(at, _)| chosen >> at & 1 == 1)
-                .map(|(_, c)| c.name())
-                .collect(),
+            Ok(Call { chosen, todo: Todo::Run, .. }) => {
+                let checks = checks().into_iter().enumerate();
+                checks.filter(|(at, _)| chosen >> at & 1 == 1).map(|(_, check)| check.name).collect()
+            }
             _ => panic!("{words:?} is not understood"),
         }
     }
 
     #[test]
     fn checks_are_chosen_by_name() {
-        assert_eq!(chosen(&[]).len(), CHECKS.len());
+        assert_eq!(chosen(&[]).len(), checks().len());
         assert_eq!(chosen(&["--only", "pidfd,epoll"]), ["epoll", "pidfd"]);
         assert_eq!(chosen(&["--only=pidfd,epoll", "--except", "epoll"]), ["pidfd"]);
         assert!(!chosen(&["--except", "epoll"]).contains(&"epoll"));
     }
 
     #[test]
-    fn a_name_that_is_none_is_answered_by_those_there_are() {
-        for words in [["--except", "epol"], ["--only", "epoll,"], ["--only", ""]] {
-            assert!(call(&words).is_err_and(|text| text.contains("there are clock ")), "{words:?}");
+    fn a_name_that_is_none_is_named() {
+        for (words, name) in
+            [(["--except", "epol"], "epol"), (["--only", "epoll,"], ""), (["--only", ""], "")]
+        {
+            assert_eq!(call(&words).err(), Some(("there is no check ", name)), "{words:?}");
         }
         for words in [&["epoll"][..], &["--only"], &["--list=all"], &["--lst"]] {
             assert!(call(words).is_err(), "{words:?}");
@@ -219,14 +220,14 @@ mod tests {
     }
 
     #[test]
-    fn names_are_unique_and_fit_a_command_line() {
-        assert!(CHECKS.len() <= 64, "each has its bit");
-        for (index, check) in CHECKS.iter().enumerate() {
-            assert!(check.words().iter().all(|words| !words.is_empty()));
-            assert!(
-                check.name().bytes().all(|byte| byte.is_ascii_lowercase() || b"0123456789-".contains(&byte))
-            );
-            assert!(CHECKS[..index].iter().all(|other| other.name() != check.name()), "{}", check.name());
+    fn the_table_is_well_formed() {
+        let names: Vec<&str> = checks().iter().map(|check| check.name).collect();
+        assert!(names.len() == table::COUNT && names.len() < 64);
+        for (index, check) in checks().iter().enumerate() {
+            let mut bytes = check.name.bytes();
+            assert!(bytes.all(|byte| byte.is_ascii_lowercase() || b"0123456789-".contains(&byte)));
+            assert!(!check.what.is_empty() && !check.lost.is_empty(), "{}", check.name);
+            assert!(!names[..index].contains(&check.name), "{}", check.name);
         }
     }
 }

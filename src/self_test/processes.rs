@@ -21,7 +21,7 @@ pub fn wait(_: &Place) {
         signal::wait(Some(clock::now() + Millis(20)));
     }
     for _ in 0..2 {
-        must(process::next_ended() == Some((pid, false, 7)), "an exit is not told, or told once only");
+        must(process::next_ended() == Some((pid, false, 7)), "an exit is not told, or once only");
     }
     process::reap(pid);
     must(process::next_ended().is_none(), "an exit is told after it was taken");
@@ -37,7 +37,7 @@ pub fn pidfd(_: &Place) {
     must(!process::has_ended(handle), "a handle says that the living have ended");
     got(process::signal_process(handle, libc::SIGKILL));
     must(is_readable(handle), "a handle does not tell of the exit");
-    must(ends(1) == KILLED, "a signal through a handle did not kill");
+    must(ends(1) == KILLED, "a handle did not kill");
 }
 
 pub fn clone_files(_: &Place) {
@@ -45,7 +45,7 @@ pub fn clone_files(_: &Place) {
     got(process::spawn_supervisor(|| got(poll::event_counter()).into_raw_fd()));
     let counter = poll::borrow(ends(1));
     poll::wake(counter);
-    must(poll::wait_readable(counter, Some(0)), "what one process opened is not open in the other");
+    must(poll::wait_readable(counter, Some(0)), "descriptors are not shared");
 }
 
 pub fn clone_parent(_: &Place) {
@@ -54,7 +54,7 @@ pub fn clone_parent(_: &Place) {
         got(process::spawn_job(page.job(0), 1, || 2));
         process::end(3)
     }
-    must(ends(2) == 5, "the child of our child is not ours, or did not end as told");
+    must(ends(2) == 5, "our child's child is not ours");
 }
 
 pub fn parent_death(_: &Place) {
@@ -89,10 +89,10 @@ pub fn proc(_: &Place) {
     let is_listed = proc_of::all()
         .iter()
         .any(|stat| stat.pid == own && stat.parent == std::os::unix::process::parent_id());
-    must(is_listed, "/proc does not know this process and its parent: is it mounted?");
+    must(is_listed, "this process is not in it: is it mounted?");
     let now = clock::boot_nanos();
     let is_born = proc_of::was_born_between(own, now.saturating_sub(60_000_000_000), now);
-    must(is_born, "/proc has another birth for this process than the clock");
+    must(is_born, "another birth than by the clock");
 }
 
 pub fn trees(_: &Place) {
@@ -111,7 +111,7 @@ pub fn trees(_: &Place) {
     // No process has this marker: they are found as what they are, a session and its descendants.
     let marker = b"MULTUSD_ID=self-test/trees\0".to_vec();
     Quarry { marker, roots: vec![root], ancestor: Some(std::process::id()) }.kill_all();
-    must(is_readable(read.as_fd()), "a process that was to be killed is alive");
+    must(is_readable(read.as_fd()), "a killed process is alive");
 }
 
 pub fn close_range(_: &Place) {
@@ -122,5 +122,5 @@ pub fn close_range(_: &Place) {
     }
     drop(write);
     // Its copy was the last writing end.
-    must(is_readable(read.as_fd()), "descriptors that were to be closed are open");
+    must(is_readable(read.as_fd()), "descriptors are open still");
 }

@@ -2,13 +2,12 @@
 //! its time is over, with everything it started gone before the next.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::{Path, PathBuf};
 
 use crate::sys::cgroup::Hierarchy;
 use crate::sys::{SysError, clock, file, poll, process, signal};
 use crate::time::Millis;
 
-use super::table::{CHECKS, Check, In, Need};
+use super::table::{Check, check};
 use super::verdict::{self, Verdict, got, in_words, refused};
 use super::{Place, complain, say};
 
@@ -22,9 +21,17 @@ const ANSWER_BYTES_MAX: usize = 512;
 /// Verdicts by number, in twelve columns; the last two are not reported.
 const WORDS: [&str; 6] = ["ok          ", "absent      ", "FAILED      ", "left out    ", "", ""];
 
+/// The last line.
+const SUMMARY: &[(Verdict, &str, &str)] = &[
+    (Verdict::Ok, ": ", " ok"),
+    (Verdict::Failed, ", ", " failed"),
+    (Verdict::Absent, ", ", " absent"),
+    (Verdict::LeftOut, ", ", " left out"),
+];
+
 /// Makes the chosen checks and reports each; the exit code. In a process of its own: it kills whatever
 /// comes to it as a child, and what we were executed with may have children.
-pub fn run(dir: Option<PathBuf>, chosen: u64) -> u8 {
+pub fn run(dir: Option<&str>, chosen: u64) -> u8 {
     // Ctrl-C is noticed between two looks, so that nothing is left then either. Where this fails, the
     // check of it says so.
     let _ = signal::block();
@@ -65,45 +72,41 @@ fn end_of(pid: u32) -> Option<(bool, u8)> {
     end
 }
 
-fn run_apart(dir: Option<PathBuf>, chosen: u64) -> ! {
+fn run_apart(dir: Option<&str>, chosen: u64) -> ! {
     let name = ["multusd-self-test-", &std::process::id().to_string()].concat();
     let place = Place { dir: scratch(dir, &name), name };
     // Where this fails, its check says so; only less can be tidied up.
     let _ = process::become_subreaper();
     let mut counts = [0; WORDS.len()];
     let mut code = 0;
-    for (index, check) in CHECKS.iter().enumerate() {
-        let verdict = if chosen >> index & 1 == 0 {
-            report(check, Verdict::LeftOut, "")
+    let mut number = 0;
+    while let Some(check) = check(number) {
+        let verdict = if chosen >> number & 1 == 0 {
+            report(&check, Verdict::LeftOut, "")
         } else {
-            attempt(check, &place)
+            attempt(&check, &place)
         };
+        number += 1;
         counts[verdict as usize] += 1;
         match verdict {
-            Verdict::Failed if check.need == Need::Required => code = 1,
+            Verdict::Failed if check.is_required => code = 1,
             Verdict::Interrupted => break,
             _ => {}
         }
     }
     if let Ok(dir) = &place.dir {
-        file::remove_directory(dir);
+        file::remove_directory(dir.as_ref());
     }
     if counts[Verdict::Interrupted as usize] > 0 {
         complain(&["interrupted"]);
         process::end(1)
     }
-    let mut between = "self-test: ";
-    for (verdict, word) in [
-        (Verdict::Ok, " ok"),
-        (Verdict::Failed, " failed"),
-        (Verdict::Absent, " absent"),
-        (Verdict::LeftOut, " left out"),
-    ] {
-        let count = counts[verdict as usize];
-        if verdict != Verdict::LeftOut || count > 0 {
-            say(&[between, &count.to_string(), word]);
+    say(&["self-test"]);
+    for (verdict, before, after) in SUMMARY {
+        let count = counts[*verdict as usize];
+        if *verdict != Verdict::LeftOut || count > 0 {
+            say(&[before, &count.to_string(), after]);
         }
-        between = ", ";
     }
     say(&["\n"]);
     process::end(code)
@@ -112,12 +115,11 @@ fn run_apart(dir: Option<PathBuf>, chosen: u64) -> ! {
 /// Says how a check ended, which for something helpful that the kernel refused means that it is not here.
 fn report(check: &Check, verdict: Verdict, why: &str) -> Verdict {
     let verdict = match verdict {
-        Verdict::Refused if check.need == Need::Helpful => Verdict::Absent,
+        Verdict::Refused if !check.is_required => Verdict::Absent,
         Verdict::Refused => Verdict::Failed,
         _ => verdict,
     };
-    let [name, _, lost] = check.words();
-    let line = [WORDS[verdict as usize], name, ": ", why, ". Without it ", lost];
+    let line = [WORDS[verdict as usize], check.name, ": ", why, ". Without it ", check.lost];
     say(if why.is_empty() { &line[..2] } else { &line });
     say(&["\n"]);
     verdict
@@ -125,22 +127,19 @@ fn report(check: &Check, verdict: Verdict, why: &str) -> Verdict {
 
 /// A fresh directory that only we may enter: in the one given, or where multusd would have its own, or
 /// where anybody may.
-fn scratch(dir: Option<PathBuf>, name: &str) -> Result<PathBuf, SysError> {
-    let make = |parent: &Path| {
-        let path = parent.join(name);
-        file::make_own_directory(&path).map(|()| path)
+fn scratch(dir: Option<&str>, name: &str) -> Result<String, SysError> {
+    let make = |parent: &str| {
+        let path = [parent, "/", name].concat();
+        file::make_own_directory(path.as_ref()).map(|()| path)
     };
-    match dir {
-        Some(dir) => make(&dir),
-        None => make(Path::new("/run")).or_else(|_| make(Path::new("/tmp"))),
-    }
+    make(dir.unwrap_or("/run")).or_else(|error| if dir.is_some() { Err(error) } else { make("/tmp") })
 }
 
 /// Makes one check and reports it.
 fn attempt(check: &Check, place: &Place) -> Verdict {
     let verdict = begin(check, place);
     process::kill_children(clock::now() + LEAVING_TIME);
-    if check.within == In::Group {
+    if check.in_group {
         // Empty now.
         if let Ok(hierarchy) = Hierarchy::open_for_trial(&place.name) {
             hierarchy.remove();
@@ -164,9 +163,9 @@ fn begin(check: &Check, place: &Place) -> Verdict {
         process::end(1)
     }
     verdict::tell_by(&write);
-    if check.within == In::Dir {
+    if check.in_directory {
         match &place.dir {
-            Ok(dir) => got(file::enter(dir)),
+            Ok(dir) => got(file::enter(dir.as_ref())),
             Err(error) => refused(error),
         }
     }

@@ -16,7 +16,7 @@ fn through<T>(result: Result<T, Trouble>) -> T {
         Err(Trouble::NoDaemon(errno) | Trouble::NotAllowed(errno) | Trouble::Failed(errno)) => {
             refused(&SysError { operation: "socket", errno: errno as i32 })
         }
-        Err(_) => tell(Verdict::Failed, "the other end is closed, or too slow"),
+        Err(_) => tell(Verdict::Failed, "the other end is closed, or slow"),
     }
 }
 
@@ -28,12 +28,12 @@ fn connect() -> (Client, OwnedFd, Peer) {
     is_readable(listener.as_fd());
     match socket::accept(listener.as_fd()) {
         Some((connection, peer)) => (client, connection, peer),
-        None => tell(Verdict::Failed, "a connection is not accepted, or its peer not told"),
+        None => tell(Verdict::Failed, "not accepted, or the peer not told"),
     }
 }
 
 fn is_self(peer: &Peer) {
-    must(peer.pid == std::process::id(), "the process at the other end is told wrong");
+    must(peer.pid == std::process::id(), "the peer is told wrong");
 }
 
 pub fn control(_: &Place) {
@@ -45,10 +45,10 @@ pub fn control(_: &Place) {
     let mut buffer = [0; 8];
     for length in [3, 7] {
         let packet = socket::receive(connection, &mut buffer);
-        must(packet == Received::Packet(length), "two packets do not arrive as two");
+        must(packet == Received::Packet(length), "two packets are not two");
     }
     socket::send(connection, b"answer");
-    must(through(client.receive(&mut buffer, soon())) == b"answer", "an answer arrives as another");
+    must(through(client.receive(&mut buffer, soon())) == b"answer", "an answer is another");
     got(socket::pair());
 }
 
@@ -66,5 +66,5 @@ pub fn notify(_: &Place) {
         Some((7, peer)) => is_self(&peer),
         _ => tell(Verdict::Failed, "a message does not arrive"),
     }
-    must(socket::take_notification(socket.as_fd()), "a message that was looked at is gone");
+    must(socket::take_notification(socket.as_fd()), "a message is gone");
 }

@@ -71,7 +71,7 @@ fn prepare(recipe: &Recipe, sights: &[Sight]) {
     match start(recipe, sights).1 {
         Some((stage, libc::ENOENT)) if stage == Stage::Exec as u8 => {}
         Some((stage, errno)) => stuck(stage, errno),
-        None => tell(Verdict::Failed, "a program that is not there was started"),
+        None => tell(Verdict::Failed, "nothing was started"),
     }
 }
 
@@ -83,7 +83,7 @@ pub fn exec(_: &Place) {
     prepare(&nowhere(), &[]);
     match start(&recipe(c"/proc/self/exe"), &[]) {
         (_, Some((stage, errno))) => stuck(stage, errno),
-        (code, None) => must(code == PROGRAM_CODE, "the program ended otherwise than told"),
+        (code, None) => must(code == PROGRAM_CODE, "it did not end as told"),
     }
 }
 
