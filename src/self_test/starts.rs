@@ -33,7 +33,7 @@ fn recipe(path: &CStr) -> Recipe {
 type Sight = (&'static str, &'static str);
 
 fn is_seen(sight: &Sight) -> bool {
-    let text = [b"\n", got(file::read(sight.0.as_ref())).as_slice()].concat();
+    let text = got(file::read(sight.0.as_ref()));
     text.windows(sight.1.len()).any(|part| part == sight.1.as_bytes())
 }
 
@@ -97,9 +97,9 @@ pub fn limits(_: &Place) {
     prepare(
         &recipe,
         &[
-            ("/proc/self/limits", "\nMax open files            61                   62 "),
-            ("/proc/self/status", "\nNoNewPrivs:\t1\n"),
-            ("/proc/self/oom_score_adj", "\n1000\n"),
+            ("/proc/self/limits", "Max open files            61                   62 "),
+            ("/proc/self/status", "NoNewPrivs:\t1\n"),
+            ("/proc/self/oom_score_adj", "1000\n"),
         ],
     );
 }
@@ -133,9 +133,9 @@ pub fn identity(_: &Place) {
     prepare(
         &as_nobody(),
         &[
-            (status, "\nUid:\t65534\t65534\t65534\t65534\n"),
-            (status, "\nGid:\t65534\t65534\t65534\t65534\n"),
-            (status, "\nGroups:\t65534 \n"),
+            (status, "Uid:\t65534\t65534\t65534\t65534\n"),
+            (status, "Gid:\t65534\t65534\t65534\t65534\n"),
+            (status, "Groups:\t65534 \n"),
         ],
     );
 }
@@ -144,7 +144,7 @@ pub fn capabilities(_: &Place) {
     let mut recipe = as_nobody();
     // CAP_NET_BIND_SERVICE, which is left to root nearly everywhere.
     recipe.capabilities = Some(1 << 10);
-    let all = "\nCapInh:\t0000000000000400\nCapPrm:\t0000000000000400\nCapEff:\t0000000000000400\n\
+    let all = "CapInh:\t0000000000000400\nCapPrm:\t0000000000000400\nCapEff:\t0000000000000400\n\
                CapBnd:\t0000000000000400\nCapAmb:\t0000000000000400\n";
     prepare(&recipe, &[("/proc/self/status", all)]);
 }
