@@ -1,6 +1,6 @@
 //! Checks of the Unix sockets and of what the kernel says of who is at the other end.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use crate::sys::SysError;
@@ -20,24 +20,18 @@ fn through<T>(result: Result<T, Trouble>) -> T {
     }
 }
 
-/// Both ends of a connection to ourselves, and who the kernel says we are.
-fn connect() -> (Client, OwnedFd, Peer) {
-    let path = Path::new("control");
-    let listener = got(socket::listen_control(path));
-    let client = through(Client::connect(path, soon()));
-    is_readable(listener.as_fd());
-    match socket::accept(listener.as_fd()) {
-        Some((connection, peer)) => (client, connection, peer),
-        None => tell(Verdict::Failed, "not accepted, or the peer not told"),
-    }
-}
-
 fn is_self(peer: &Peer) {
     must(peer.pid == std::process::id(), "the peer is told wrong");
 }
 
 pub fn control(_: &Place) {
-    let (client, connection, peer) = connect();
+    let path = Path::new("control");
+    let listener = got(socket::listen_control(path));
+    let client = through(Client::connect(path, soon()));
+    is_readable(listener.as_fd());
+    let Some((connection, peer)) = socket::accept(listener.as_fd()) else {
+        tell(Verdict::Failed, "not accepted, or the peer not told")
+    };
     let connection = connection.as_fd();
     is_self(&peer);
     through(client.send(b"one", soon()));
@@ -50,11 +44,6 @@ pub fn control(_: &Place) {
     socket::send(connection, b"answer");
     must(through(client.receive(&mut buffer, soon())) == b"answer", "an answer is another");
     got(socket::pair());
-}
-
-pub fn groups(_: &Place) {
-    // That there may be none is no matter; too many for us is: ERANGE.
-    got(socket::peer_groups(connect().1.as_fd(), &mut [0; 128]));
 }
 
 pub fn notify(_: &Place) {

@@ -113,9 +113,9 @@ pub fn scheduling(_: &Place) {
     recipe.affinity = Some(u128::MAX);
     // Best effort, the lowest level.
     recipe.io_priority = Some((2, 7));
-    // Priority, nice, threads, 0 (proc(5)). By this path, because qemu-user has a file of its own
+    // Priority and nice (proc(5)). By this path, because qemu-user has a file of its own
     // invention for the usual one.
-    prepare(&recipe, &[("/proc/thread-self/stat", " 39 19 1 0 ")]);
+    prepare(&recipe, &[("/proc/thread-self/stat", " 39 19 ")]);
 }
 
 fn as_nobody() -> Recipe {
