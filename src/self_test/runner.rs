@@ -132,7 +132,8 @@ fn scratch(dir: Option<&str>, name: &str) -> Result<String, SysError> {
         let path = [parent, "/", name].concat();
         file::make_own_directory(path.as_ref()).map(|()| path)
     };
-    make(dir.unwrap_or("/run")).or_else(|error| if dir.is_some() { Err(error) } else { make("/tmp") })
+    let [first, second] = dir.map_or(["/run", "/tmp"], |dir| [dir, dir]);
+    make(first).or_else(|_| make(second))
 }
 
 /// Makes one check and reports it.

@@ -43,7 +43,6 @@ pub fn control(_: &Place) {
     }
     socket::send(connection, b"answer");
     must(through(client.receive(&mut buffer, soon())) == b"answer", "an answer is another");
-    got(socket::pair());
 }
 
 pub fn notify(_: &Place) {

@@ -77,7 +77,7 @@ checks! {
     "!/|atomic-file|fsync, rename|a power cut leaves half a configuration" files::atomic,
     "!/|life-file|posix_fallocate, mmap|what a killed multusd left is not found" files::life,
     "?/|inotify|inotify|a pid file is noticed up to 100 ms late" files::inotify,
-    "!/|control-socket|SO_PEERCRED, socketpair|multusctl cannot reach multusd" sockets::control,
+    "!/|control-socket|SOCK_SEQPACKET, SO_PEERCRED|multusctl cannot reach multusd" sockets::control,
     "!/|notify-socket|SO_PASSCRED|programs of type notify are never ready" sockets::notify,
     "?G|cgroup|version 2|processes are found by session and environment" groups::group,
     "?G|clone-into-cgroup|Linux 5.7|a start takes some milliseconds longer" groups::birth,

@@ -141,7 +141,9 @@ pub fn make_own_directory(path: &Path) -> Result<(), SysError> {
 
 /// Makes it this process's working directory.
 pub fn enter(path: &Path) -> Result<(), SysError> {
-    nix::unistd::chdir(path).map_err(SysError::of("chdir"))
+    let path = c_path(path)?;
+    // SAFETY: a C string.
+    check("chdir", unsafe { libc::chdir(path.as_ptr()) }).map(drop)
 }
 
 /// Gives a file another name.

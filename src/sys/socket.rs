@@ -23,10 +23,15 @@ pub struct Peer {
     pub group: u32,
 }
 
+#[inline(never)]
+fn address_of(path: &Path) -> Result<UnixAddr, SysError> {
+    UnixAddr::new(path).map_err(SysError::of("socket path"))
+}
+
 fn bound(path: &Path, kind: SockType, mode: u32) -> Result<OwnedFd, SysError> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Unix, kind, flags, None).map_err(SysError::of("socket"))?;
-    let address = UnixAddr::new(path).map_err(SysError::of("socket path"))?;
+    let address = address_of(path)?;
     // One of a former life; its owner is dead, the lock on the run directory says so.
     super::file::remove(path);
     bind(socket.as_raw_fd(), &address).map_err(SysError::of("bind"))?;
@@ -119,7 +124,7 @@ pub fn listen_notify(path: &Path, owner: Option<(u32, u32)>) -> Result<OwnedFd, 
 pub fn notify(path: &Path, words: &[u8]) -> Result<(), SysError> {
     let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
         .map_err(SysError::of("socket"))?;
-    let address = UnixAddr::new(path).map_err(SysError::of("socket path"))?;
+    let address = address_of(path)?;
     nix::sys::socket::connect(socket.as_raw_fd(), &address).map_err(SysError::of("connect"))?;
     if send(socket.as_fd(), words) { Ok(()) } else { Err(SysError::last("send")) }
 }
