@@ -45,8 +45,11 @@ pub fn run(dir: Option<&str>, chosen: u64) -> u8 {
             return 1;
         }
     };
+    let mut is_over = false;
     loop {
-        if is_interrupted(100) {
+        // Told again: while it tidies up after a check, it is deaf.
+        is_over |= is_interrupted(100);
+        if is_over {
             process::kill_if_there(runner as i32, signal::END);
         }
         if let Some((signalled, value)) = end_of(runner) {
