@@ -94,7 +94,7 @@ impl Hierarchy {
     }
 
     /// Makes `name` below this process's own group and changes nothing else: no process moves, no
-    /// controller is enabled; `has_…` say what could be.
+    /// controller is enabled; `has_memory` says what could be.
     pub fn open_for_trial(name: &str) -> Result<Hierarchy, String> {
         let base = inherited()?;
         let parent = nix::fcntl::open(&base, DIRECTORY, Mode::empty()).map_err(in_words("open", &base))?;
@@ -102,7 +102,7 @@ impl Hierarchy {
         let available = take(parent.as_fd(), "cgroup.controllers").unwrap_or_default();
         Ok(Hierarchy {
             has_memory: has_word(&available, "memory"),
-            has_pids: has_word(&available, "pids"),
+            has_pids: false,
             path: base.join(name),
             directory,
         })

@@ -134,6 +134,18 @@ pub fn remove_directory(path: &Path) {
     let _ = unlinkat(AT_FDCWD, path, UnlinkatFlags::RemoveDir);
 }
 
+/// Makes a directory for us alone, which must not be there.
+pub fn make_own_directory(path: &Path) -> Result<(), SysError> {
+    mkdir(path, Mode::S_IRWXU).map_err(SysError::of("mkdir"))
+}
+
+/// Makes it this process's working directory.
+pub fn enter(path: &Path) -> Result<(), SysError> {
+    let path = c_path(path)?;
+    // SAFETY: a C string.
+    check("chdir", unsafe { libc::chdir(path.as_ptr()) }).map(drop)
+}
+
 /// Gives a file another name.
 pub fn rename(from: &Path, to: &Path) -> Result<(), SysError> {
     renameat(AT_FDCWD, from, AT_FDCWD, to).map_err(SysError::of("rename"))
@@ -391,7 +403,7 @@ impl Watch {
     pub fn wait(&self, timeout_ms: u16) {
         if super::poll::wait_readable(self.0.as_fd(), Some(timeout_ms)) {
             // What changed does not matter, the caller looks.
-            let _ = self.0.read_events();
+            let _ = nix::unistd::read(&self.0, &mut [0; 4096]);
         }
     }
 }

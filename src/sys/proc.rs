@@ -161,6 +161,7 @@ impl Quarry {
 
 /// Whether a process with this id was born in this interval of CLOCK_BOOTTIME nanoseconds, to the
 /// resolution of /proc: is it the one we meant, or a later one with the same number?
+#[allow(clippy::unnecessary_cast)] // 32 bits wide on some machines
 pub fn was_born_between(pid: u32, after: u64, before: u64) -> bool {
     // SAFETY: reads what the kernel left beside the stack; 0: nothing.
     let per_second: u64 = match unsafe { libc::getauxval(libc::AT_CLKTCK) } {

@@ -88,24 +88,18 @@ pub fn spawn_supervisor(run: impl FnOnce() -> i32) -> Result<u32, SysError> {
     }
 }
 
-/// Starts a copy of this process that shares nothing with it, as fork(2) does; it ends with the
-/// result of `run`. This process has one thread.
-pub fn fork(run: impl FnOnce() -> i32) -> Result<u32, SysError> {
+/// Starts a copy of this process that shares nothing with it and goes on beside it, as fork(2) does;
+/// `None` in the copy. This process has one thread.
+pub fn fork() -> Result<Option<u32>, SysError> {
     // SAFETY: one thread, as said; the flags are fork's.
-    match unsafe { clone(libc::SIGCHLD, None) }? {
-        Some(pid) => Ok(pid),
-        None => end(run()),
-    }
+    unsafe { clone(libc::SIGCHLD, None) }
 }
 
-/// Starts a copy of this process as a child of its parent, born in a control group
-/// (CLONE_INTO_CGROUP, Linux 5.7), without the other way that [`spawn`] has where the kernel refuses.
-pub fn fork_into_group(group: BorrowedFd, run: impl FnOnce() -> i32) -> Result<u32, SysError> {
+/// The same as a child of our parent, born in a control group (CLONE_INTO_CGROUP, Linux 5.7), without
+/// the other way that [`spawn`] has where the kernel refuses.
+pub fn fork_into_group(group: BorrowedFd) -> Result<Option<u32>, SysError> {
     // SAFETY: one thread, as for `fork`.
-    match unsafe { clone_into(libc::CLONE_PARENT, group) }? {
-        Some(pid) => Ok(pid),
-        None => end(run()),
-    }
+    unsafe { clone_into(libc::CLONE_PARENT, group) }
 }
 
 /// From now on this process is killed when its parent dies (PR_SET_PDEATHSIG). False: it has died
@@ -270,12 +264,15 @@ pub fn kill_children(until: Instant) {
         while let Some((pid, ..)) = next_ended() {
             reap(pid);
         }
-        let mut left = super::proc::all().into_iter().filter(|stat| stat.parent == own).peekable();
-        if left.peek().is_none() || clock::now() >= until {
-            return;
+        let mut is_alone = true;
+        for stat in super::proc::all() {
+            if stat.parent == own {
+                kill_if_there(stat.pid as i32, libc::SIGKILL);
+                is_alone = false;
+            }
         }
-        for stat in left {
-            kill_if_there(stat.pid as i32, libc::SIGKILL);
+        if is_alone || clock::now() >= until {
+            return;
         }
         super::signal::wait(Some(clock::now() + Millis(1000)));
     }

@@ -1,7 +1,7 @@
 //! The two Unix sockets: control (SOCK_SEQPACKET, one packet a message) and notify (SOCK_DGRAM,
 //! sd_notify(3)). Peers are known by what the kernel says of them (unix(7)).
 
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -23,10 +23,15 @@ pub struct Peer {
     pub group: u32,
 }
 
+#[inline(never)]
+fn address_of(path: &Path) -> Result<UnixAddr, SysError> {
+    UnixAddr::new(path).map_err(SysError::of("socket path"))
+}
+
 fn bound(path: &Path, kind: SockType, mode: u32) -> Result<OwnedFd, SysError> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Unix, kind, flags, None).map_err(SysError::of("socket"))?;
-    let address = UnixAddr::new(path).map_err(SysError::of("socket path"))?;
+    let address = address_of(path)?;
     // One of a former life; its owner is dead, the lock on the run directory says so.
     super::file::remove(path);
     bind(socket.as_raw_fd(), &address).map_err(SysError::of("bind"))?;
@@ -113,6 +118,15 @@ pub fn listen_notify(path: &Path, owner: Option<(u32, u32)>) -> Result<OwnedFd, 
         super::file::set_owner(path, user, group)?;
     }
     Ok(socket)
+}
+
+/// Sends what a program would.
+pub fn notify(path: &Path, words: &[u8]) -> Result<(), SysError> {
+    let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
+        .map_err(SysError::of("socket"))?;
+    let address = address_of(path)?;
+    nix::sys::socket::connect(socket.as_raw_fd(), &address).map_err(SysError::of("connect"))?;
+    if send(socket.as_fd(), words) { Ok(()) } else { Err(SysError::last("send")) }
 }
 
 /// Bytes of control data that hold one `ucred` and nothing beside it.
