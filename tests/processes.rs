@@ -43,7 +43,7 @@ fn what_cannot_be_executed_is_named_with_its_path_and_the_error_and_tried_again(
         let mut instance =
             Instance::scripted_only(&format!("exec-{seconds}"), "", &garbage, &config.replace('N', seconds));
         fs::write(instance.dir.join("plain"), "#!/bin/sh\n").unwrap();
-        fs::write(instance.dir.join("garbage"), [0x7f, b'E', 0, 1, 2, 3, 0xff]).unwrap();
+        harness::executable(&instance.dir.join("garbage"), &[0x7f, b'E', 0, 1, 2, 3, 0xff]);
         instance.launch();
         let dir = instance.dir.display().to_string();
         assert_never_starts(&mut instance, "missing", "exec /nowhere/x: No such file or directory");

@@ -157,7 +157,7 @@ fn an_ordinary_user_has_everything_required() {
     need_root();
     let scratch = Scratch::new("user");
     let copy = scratch.0.join("multusd");
-    fs::copy(binary(), &copy).unwrap();
+    harness::executable(&copy, &fs::read(binary()).unwrap());
     let mut command = Command::new(&copy);
     // Where nobody named one, it finds a directory by itself.
     become_user(command.arg("self-test").stdin(Stdio::null()), 65_534, 65_534, &[]);

@@ -305,11 +305,22 @@ pub fn environment(pid: u32) -> String {
 
 /// Writes an executable script.
 pub fn script(dir: &Path, name: &str, text: &str) -> String {
-    use std::os::unix::fs::PermissionsExt;
     let path = dir.join(name);
-    fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("script");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("script");
+    executable(&path, format!("#!/bin/sh\n{text}\n").as_bytes());
     path.to_string_lossy().into_owned()
+}
+
+/// A file to be executed, written by another process: while this one had it open for writing, a process forked
+/// by another thread's test would have it too, and whoever executes it would be told ETXTBSY.
+pub fn executable(path: &Path, bytes: &[u8]) {
+    let mut writer = Command::new("sh")
+        .args(["-c", "cat >\"$0\" && chmod 755 \"$0\""])
+        .arg(path)
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("sh");
+    std::io::Write::write_all(&mut writer.stdin.take().expect("a pipe"), bytes).expect("sh reads");
+    assert!(writer.wait().expect("sh ends").success(), "{}", path.display());
 }
 
 /// Root with a writable version 2 hierarchy of control groups: tests run in both ways where it is.
