@@ -183,6 +183,18 @@ fn symbols_and_lines_are_kept_aside_and_known_by_the_build_id() {
 }
 
 #[test]
+fn a_panic_says_what_and_where() {
+    for machine in &MACHINES {
+        let shipped = fs::read(machine.executable()).unwrap();
+        let has = |text: &str| shipped.windows(text.len()).any(|bytes| bytes == text.as_bytes());
+        // Compiled with immediate-abort, or without locations, these would not be there.
+        for text in ["panicked at", "index out of bounds", "src/supervisor/", "src/config/"] {
+            assert!(has(text), "{}: no {text:?}", machine.name);
+        }
+    }
+}
+
+#[test]
 fn the_applets_are_links_to_the_executable() {
     let native = MACHINES.iter().find(|machine| machine.emulator.is_empty()).unwrap();
     let printed = String::from_utf8(native.run(&["--applets"]).stdout).unwrap();

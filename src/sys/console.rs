@@ -5,7 +5,6 @@ use core::fmt;
 use std::os::fd::BorrowedFd;
 
 use super::SysError;
-use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Longest line; POSIX makes writes of up to 512 bytes to a pipe that is ready whole and immediate.
@@ -39,17 +38,9 @@ pub fn complain(text: &str) {
     let _ = write_all(libc::STDERR_FILENO, [text, "\n"].concat().as_bytes());
 }
 
-fn write_all(number: i32, mut bytes: &[u8]) -> Result<(), SysError> {
+fn write_all(number: i32, bytes: &[u8]) -> Result<(), SysError> {
     // SAFETY: as above; one that its owner closed is an error and no other file.
-    let file = unsafe { BorrowedFd::borrow_raw(number) };
-    while !bytes.is_empty() {
-        match nix::unistd::write(file, bytes) {
-            Ok(count) => bytes = &bytes[count..],
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(SysError::of("write")(errno)),
-        }
-    }
-    Ok(())
+    super::file::append(unsafe { BorrowedFd::borrow_raw(number) }, bytes)
 }
 
 struct Line {
