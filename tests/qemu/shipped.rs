@@ -109,8 +109,23 @@ fn the_demo_of_make_run_runs_on_a_board() {
     await_in(&mut guest, &format!("{CTL} status dependant | grep -q running"));
 
     // The end, in order: who depends goes first, the deaf one is killed, nobody is left.
-    guest.ok_within(guest_seconds(60), &format!("{CTL} events >/tmp/events & {CTL} quit --wait"));
+    guest.ok(&format!("({CTL} events >/tmp/events 2>&1 </dev/null &)"));
+    // Until the listener is there: a change it must see.
+    await_in(&mut guest, &format!("{CTL} restart forker --wait && [ -s /tmp/events ]"));
+    guest.ok_within(guest_seconds(60), &format!("{CTL} quit --wait"));
     await_in(&mut guest, &format!("[ ! -e /proc/{} ]", first.guard_pid));
+    let events = guest.ok("cat /tmp/events");
+    let at = |what: &str| {
+        let line = events
+            .lines()
+            .rfind(|line| line.contains(what))
+            .unwrap_or_else(|| panic!("no {what:?}: {events}"));
+        seconds(line.trim_start_matches('[').split(']').next().unwrap_or_default())
+    };
+    // Told to stop when the other is down, and not when everybody was told.
+    assert!(at("steady: running -> stopping") >= at("dependant: stopping -> stopped"), "{events}");
+    assert!(at("steady: running -> stopping") > at("deaf: running -> stopping"), "{events}");
+    assert!(events.contains("deaf: stopping -> stopped: stopped by SIGKILL"), "{events}");
     assert_eq!(
         guest.order("ps | grep -v grep | grep /demo/programs").map(|reply| reply.text()),
         Ok(String::new())
