@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use crate::sys::page::Page;
 use crate::sys::poll::{self, Interest, Poller, TIMER};
 use crate::sys::signal::{self as signals_of, TermSignal};
-use crate::sys::{clock, file, process};
+use crate::sys::{clock, file, memory, process};
 use crate::time::{Instant, Millis};
 
 use super::Place;
@@ -36,6 +36,29 @@ pub fn memfd(_: &Place) {
     }
     ends(1);
     must(page.life.load(SeqCst) == 7, "it is not shared");
+}
+
+/// What is given back after a start is the executable's to the last byte, and nobody's to write.
+pub fn own_memory(_: &Place) {
+    let maps = got(file::read("/proc/self/maps".as_ref()));
+    let parts = memory::unwritten();
+    must(!parts.is_empty(), "no constants and no code");
+    for (start, end) in parts {
+        let mut known = 0;
+        for line in maps.split(|byte| *byte == b'\n') {
+            let hexadecimal = |text: &str| usize::from_str_radix(text, 16).ok();
+            let mut words = core::str::from_utf8(line).unwrap_or("").split_ascii_whitespace();
+            let Some((from, until)) = words.next().and_then(|range| range.split_once('-')) else { continue };
+            let (Some(from), Some(until)) = (hexadecimal(from), hexadecimal(until)) else { continue };
+            let overlap = until.min(end).saturating_sub(from.max(start));
+            must(
+                overlap == 0 || words.next().is_some_and(|rights| rights.as_bytes()[1] == b'-'),
+                "it is written to",
+            );
+            known += overlap;
+        }
+        must(known == end - start, "it has holes");
+    }
 }
 
 pub fn epoll(_: &Place) {

@@ -55,6 +55,7 @@ checks! {
     "!|clock|clock_gettime|no deadline is kept" memory::clocks,
     "?/|time64|a file's time in 2045|times after January 2038 are wrong" files::time64,
     "!|memfd|shared, sealed memory|a dead supervisor leaves its successor nothing" memory::memfd,
+    "!|own-memory|/proc/self/maps|what a start needed may be given back with what is in use" memory::own_memory,
     "!|epoll|epoll|the supervisor cannot wait" memory::epoll,
     "!|timer|timerfd, sigtimedwait|no deadline is kept" memory::timer,
     "!|signals|sigprocmask|the guard misses exits and orders" memory::signals,
