@@ -10,6 +10,7 @@ pub mod entry;
 pub mod exec;
 pub mod file;
 pub mod glob;
+pub mod gpio;
 pub mod life;
 pub mod machine;
 pub mod memory;
