@@ -566,7 +566,11 @@ impl Daemon {
 pub fn understand(bytes: &[u8]) -> Option<(Prepared, Config)> {
     let prepared = Prepared::from_bytes(bytes)?;
     let config = config::load_text(&prepared.text).ok()?.config;
-    (config.programs.len() == prepared.resolved.specs.len()).then_some((prepared, config))
+    let (resolved, board) = (&prepared.resolved, &config.board);
+    let is_whole = config.programs.len() == resolved.specs.len()
+        && board.outputs.len() == resolved.outputs.len()
+        && board.inputs.len() == resolved.inputs.len();
+    is_whole.then_some((prepared, config))
 }
 
 /// Whether a program of the table (which is of the configuration `here`) is another than this one (of

@@ -48,7 +48,7 @@ type Name = [u8; NAME_BYTES];
 
 /// struct gpiochip_info
 #[repr(C)]
-pub struct ChipInfo {
+struct ChipInfo {
     name: Name,
     label: Name,
     lines: u32,
@@ -67,7 +67,7 @@ struct Attribute {
 /// struct gpio_v2_line_config
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
-pub struct LineConfig {
+struct LineConfig {
     flags: u64,
     attribute_count: u32,
     padding: [u32; 5],
@@ -76,7 +76,7 @@ pub struct LineConfig {
 
 /// struct gpio_v2_line_request
 #[repr(C, align(8))]
-pub struct LineRequest {
+struct LineRequest {
     offsets: [u32; LINE_COUNT_MAX],
     consumer: Name,
     config: LineConfig,
@@ -88,7 +88,7 @@ pub struct LineRequest {
 
 /// struct gpio_v2_line_info; its attributes are 16 bytes each.
 #[repr(C, align(8))]
-pub struct LineInfo {
+struct LineInfo {
     name: Name,
     consumer: Name,
     offset: u32,
@@ -100,7 +100,7 @@ pub struct LineInfo {
 
 /// struct gpio_v2_line_values
 #[repr(C, align(8))]
-pub struct LineValues {
+struct LineValues {
     bits: u64,
     mask: u64,
 }
@@ -125,11 +125,17 @@ const _: () = assert!(size_of::<LineInfo>() == 256);
 const _: () = assert!(size_of::<LineValues>() == 16);
 const _: () = assert!(size_of::<LineEvent>() == 48);
 
-nix::ioctl_read!(get_chip_info, 0xb4, 0x01, ChipInfo);
-nix::ioctl_readwrite!(get_line_info, 0xb4, 0x05, LineInfo);
-nix::ioctl_readwrite!(get_line, 0xb4, 0x07, LineRequest);
-nix::ioctl_readwrite!(set_config, 0xb4, 0x0d, LineConfig);
-nix::ioctl_readwrite!(get_values, 0xb4, 0x0e, LineValues);
+mod call {
+    #![allow(missing_docs, reason = "functions made by a macro; gpio.h has their names")]
+    use super::{ChipInfo, LineConfig, LineInfo, LineRequest, LineValues};
+
+    nix::ioctl_read!(get_chip_info, 0xb4, 0x01, ChipInfo);
+    nix::ioctl_readwrite!(get_line_info, 0xb4, 0x05, LineInfo);
+    nix::ioctl_readwrite!(get_line, 0xb4, 0x07, LineRequest);
+    nix::ioctl_readwrite!(set_config, 0xb4, 0x0d, LineConfig);
+    nix::ioctl_readwrite!(get_values, 0xb4, 0x0e, LineValues);
+}
+use call::{get_chip_info, get_line, get_line_info, get_values, set_config};
 
 /// A chip that is there.
 pub struct Chip {
@@ -138,9 +144,11 @@ pub struct Chip {
 }
 
 impl Chip {
-    /// By its name in /dev. The name is the order of discovery's, never a wiring's: see [`Chip::label`].
-    pub fn open(device: &str) -> Result<Chip, SysError> {
-        let file = open_path(Path::new(&["/dev/", device].concat()), OFlag::O_RDWR, 0)?;
+    /// By its number in /dev, which is the order of discovery's and says nothing of the wiring: see
+    /// [`Chip::label`].
+    pub fn open(number: u32) -> Result<Chip, SysError> {
+        let path = ["/dev/gpiochip", &number.to_string()].concat();
+        let file = open_path(Path::new(&path), OFlag::O_RDWR, 0)?;
         // SAFETY: integers and bytes, for which zero is a value.
         let mut info: ChipInfo = unsafe { zeroed() };
         // SAFETY: the structure is the kernel's, and lives across the call.
@@ -221,24 +229,22 @@ fn config(flags: u64, id: u32, value: u64) -> LineConfig {
     config
 }
 
-/// The names of the chips in /dev.
-pub fn chips() -> Vec<String> {
-    let mut names = Vec::new();
+/// The numbers of the chips in /dev.
+pub fn chips() -> Vec<u32> {
+    let mut numbers = Vec::new();
     each_name(Path::new("/dev"), &mut |name, _| {
-        if let Ok(name) = name.to_str()
-            && name.starts_with("gpiochip")
-        {
-            names.push(name.to_owned());
-        }
+        let number = name.to_str().ok().and_then(|name| name.strip_prefix("gpiochip")?.parse().ok());
+        numbers.extend(number);
     });
-    names.sort_unstable();
-    names
+    numbers.sort_unstable();
+    numbers
 }
 
 /// Whether driving a line of this chip may wait: for a bus, for a firmware. Told by where the chip is
 /// attached; one that gives no hint is taken for a part of the processor.
-pub fn may_wait(device: &str) -> bool {
-    let link = nix::fcntl::readlink(["/sys/bus/gpio/devices/", device].concat().as_str()).unwrap_or_default();
+pub fn may_wait(chip: u32) -> bool {
+    let path = ["/sys/bus/gpio/devices/gpiochip", &chip.to_string()].concat();
+    let link = nix::fcntl::readlink(path.as_str()).unwrap_or_default();
     let link = link.to_string_lossy();
     ["/i2c-", "/spi", "/usb", "firmware", "gpio-sim"].iter().any(|part| link.contains(part))
 }
@@ -273,9 +279,8 @@ pub struct Edge {
 pub fn take_edges(line: BorrowedFd) -> Option<Edge> {
     let mut events = [LineEvent::default(); 16];
     // SAFETY: the structures are integers, as long as said, and live across the call.
-    let length = unsafe {
-        libc::read(line.as_raw_fd(), events.as_mut_ptr().cast(), size_of::<[LineEvent; 16]>())
-    };
+    let length =
+        unsafe { libc::read(line.as_raw_fd(), events.as_mut_ptr().cast(), size_of::<[LineEvent; 16]>()) };
     let count = usize::try_from(length).ok()? / size_of::<LineEvent>();
     let last = events[..count].last()?;
     Some(Edge { value: last.id == RISING_EDGE, at_ns: last.time_ns, count: last.line_sequence })
