@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use crate::config::{self, Drive, Line, Target};
 use crate::limits::FORCE_AGAIN_MS;
-use crate::protocol::{self, LevelWord, OutputState, OutputStatus, Refusal, Reply};
+use crate::protocol::{self, LevelWord, OutputState, OutputStatus, Refusal, Reply, Wire};
 use crate::supervisor::{ChildId, Event, Level};
 use crate::sys::gpio::flag;
 use crate::sys::output::{Kind, OutputSlot, Reading, level};
@@ -18,13 +18,15 @@ use crate::sys::page::Page;
 use crate::sys::{clock, describe, process};
 use crate::time::{Instant, Millis};
 
+use super::Daemon;
 use super::control::{done, refused};
 use super::helper::help;
+use super::inputs::Input;
+use super::jobs::Job;
 use super::lines::{self, Spot};
 use super::report::name;
 use super::spec::digest;
 use super::table::write_cut;
-use super::{Daemon, say};
 
 /// The longest pause between two tries of an output that cannot be driven at all.
 const PAUSE_MAX: Millis = Millis(1000);
@@ -44,6 +46,7 @@ pub struct Output {
     index: usize,
     /// What the configuration says; none: a former supervisor's, which is not in the configuration any more.
     config: Option<Rc<config::Output>>,
+    wire: String,
     /// It is in the configuration in force; else it leaves as soon as its owner is down.
     in_force: bool,
     /// Where the line is.
@@ -60,8 +63,6 @@ pub struct Output {
     /// Failures in a row, and when it is tried again after them.
     failures: u32,
     not_before: Instant,
-    /// Its helper was killed.
-    ending: bool,
 }
 
 impl Output {
@@ -167,7 +168,8 @@ fn identity(output: &config::Output) -> u64 {
 /// What tells one making of an output from another: a change restarts its owner.
 pub fn making(output: &config::Output) -> u64 {
     let running = output.running.map_or(2, |level| level as u64);
-    let levels = [output.boot as u64, output.safe as u64, running, output.drive as u64, output.active_low.into()];
+    let levels =
+        [output.boot as u64, output.safe as u64, running, output.drive as u64, output.active_low.into()];
     levels.into_iter().fold(identity(output), |sum, level| sum.wrapping_mul(31).wrapping_add(level))
 }
 
@@ -219,6 +221,7 @@ impl Daemon {
             let Some(found) = found else { continue };
             known[found] = true;
             output.config = Some(board[found].clone());
+            output.wire = wire(&board[found]);
             output.spot = self.in_force.outputs[found].clone().or(output.spot.take());
             output.describe(page);
         }
@@ -228,17 +231,22 @@ impl Daemon {
                 continue;
             };
             let spot = self.in_force.outputs[index].clone();
-            let output = Output { config: Some(config), in_force: true, spot, ..blank(place) };
+            let wire = wire(&config);
+            let output = Output { config: Some(config), wire, in_force: true, spot, ..blank(place) };
             output.describe(page);
             self.outputs.push(output);
         }
         for index in 0..self.outputs.len() {
             let slot = self.outputs[index].slot(page);
-            match slot.wanted() {
-                // Its levels may be others now.
-                (_, whose) if whose == OutputState::Safe as u32 => self.drive(index, OutputState::Safe, false),
-                (_, whose) if whose <= OutputState::Boot as u32 => self.drive(index, OutputState::Boot, false),
-                _ => {}
+            let (high, whose) = slot.wanted();
+            let (state, now_high) = match whose {
+                0 | 1 => (OutputState::Boot, slot.level(level::BOOT)),
+                2 => (OutputState::Safe, slot.level(level::SAFE)),
+                _ => continue,
+            };
+            // Not what is as it should be: a successor moves nothing.
+            if high != now_high || slot.confirmed_at.load(SeqCst) == 0 {
+                self.drive(index, state, false);
             }
         }
     }
@@ -395,7 +403,6 @@ impl Daemon {
         if slot.helper.is_alive() {
             return;
         }
-        output.ending = false;
         let (config, spot) = (output.config.as_deref(), output.spot.as_ref());
         if let Err(error) = process::spawn_helper(&slot.helper, 1, || help(page, slot, config, spot)) {
             output.order = None;
@@ -412,7 +419,6 @@ impl Daemon {
             let timeout = Millis(slot.timeout.load(SeqCst).into());
             if output.order.is_some_and(|order| order.at + timeout <= now) {
                 output.order = None;
-                output.ending = true;
                 slot.end_helper();
                 output.heed(page, Reading::Failed(libc::ETIMEDOUT), 0);
             } else if output.order.is_some() && !slot.helper.is_alive() {
@@ -492,6 +498,142 @@ impl Daemon {
     }
 }
 
+impl Daemon {
+    /// `multusctl outputs`
+    pub(super) fn outputs_page(&self, from: u16) -> Reply {
+        let mut outputs = heapless::Vec::new();
+        let now = clock::now();
+        for (index, output) in self.outputs.iter().enumerate().skip(from.into()) {
+            if outputs.is_full() {
+                return Reply::Outputs { outputs, next: Some(index as u16) };
+            }
+            let slot = output.slot(self.page);
+            let (_, whose) = slot.wanted();
+            let since = Some(slot.confirmed_at.load(SeqCst)).filter(|since| *since != 0);
+            let level = output.level(slot);
+            let is_driven = whose == OutputState::Driven as u32;
+            let owner = output.owner.or(output.heir).and_then(|child| self.table[child.index()].as_ref());
+            let (mut wire, mut reason) = (Wire::new(), heapless::String::new());
+            write_cut(&mut wire, format_args!("{}", output.wire));
+            match output.reading {
+                Reading::Failed(errno) => write_cut(&mut reason, format_args!("{}", describe(errno))),
+                Reading::Unread => write_cut(&mut reason, format_args!("cannot be read back")),
+                Reading::Odd if !is_driven => {
+                    write_cut(&mut reason, format_args!("reads neither high nor low"))
+                }
+                Reading::Level(_) if !is_driven && since.is_none() => {
+                    write_cut(&mut reason, format_args!("reads the other level"));
+                }
+                _ => {}
+            }
+            // Not full, so there is a place.
+            let _ = outputs.push(OutputStatus {
+                name: name(&output.name(self.page)),
+                wire,
+                state: match since {
+                    None if !is_driven => OutputState::Unconfirmed,
+                    _ => state_of(whose),
+                },
+                level,
+                active_low: slot.level(level::ACTIVE_LOW),
+                safe: level == Some(slot.level(level::SAFE)) && since.is_some(),
+                confirmed_ms: since.filter(|_| !is_driven).map(|since| now.since(Instant(since)).0),
+                owner: owner.map_or_else(protocol::Name::new, |entry| name(entry.name())),
+                reason,
+            });
+        }
+        Reply::Outputs { outputs, next: None }
+    }
+
+    /// For the program's own status.
+    pub(super) fn outputs_of(&self, child: ChildId) -> heapless::Vec<protocol::Output, 8> {
+        let owned = self.outputs.iter().filter(|output| output.owner == Some(child));
+        let status = owned.map(|output| {
+            let slot = output.slot(self.page);
+            let level = output.level(slot);
+            let is_confirmed = slot.confirmed_at.load(SeqCst) != 0;
+            let is_driven = slot.wanted().1 == OutputState::Driven as u32;
+            let mut name = heapless::String::new();
+            write_cut(&mut name, format_args!("{}", output.name(self.page)));
+            let safe = is_confirmed && level == Some(slot.level(level::SAFE));
+            protocol::Output { name, level: level.filter(|_| is_confirmed || is_driven), safe }
+        });
+        // More are in `multusctl outputs`.
+        status.take(8).collect()
+    }
+
+    /// `multusctl outputs set`
+    pub(super) fn set_output(&mut self, named: &str, word: LevelWord, force: bool) -> Reply {
+        let found = self.outputs.iter().position(|output| output.in_force && output.name(self.page) == named);
+        let Some(index) = found else {
+            return refused(Refusal::Failed, format_args!("there is no output {named}"));
+        };
+        let output = &self.outputs[index];
+        let slot = output.slot(self.page);
+        let running = output.owner.filter(|owner| self.page.program(owner.index()).is_alive());
+        if let Some(entry) = running.filter(|_| !force).and_then(|owner| self.table[owner.index()].as_ref()) {
+            let words =
+                format_args!("{named}: {} runs and drives it; --force sets it all the same", entry.name());
+            return refused(Refusal::Failed, words);
+        }
+        let high = match word {
+            LevelWord::Low | LevelWord::High => word == LevelWord::High,
+            LevelWord::Off | LevelWord::On => (word == LevelWord::On) != slot.level(level::ACTIVE_LOW),
+        };
+        self.drive(index, OutputState::Set, high);
+        let output = &self.outputs[index];
+        match output.reading {
+            _ if output.order.is_some() => done(format_args!("{named}: ordered")),
+            _ if slot.confirmed_at.load(SeqCst) != 0 => done(format_args!("{named}: set")),
+            Reading::Failed(errno) => refused(Refusal::Failed, format_args!("{named}: {}", describe(errno))),
+            _ => refused(Refusal::Failed, format_args!("{named}: reads another level")),
+        }
+    }
+
+    /// Has lines looked up that were not found, one at a time, by a job.
+    pub(super) fn look_for_lines(&mut self) {
+        let slot = self.page.job(Job::Find as usize);
+        if slot.is_alive() || self.sought.is_some() {
+            return;
+        }
+        let outputs = self.outputs.iter().filter(|output| output.spot.is_none());
+        let outputs = outputs.filter_map(|output| output.config.as_ref()?.line());
+        let all = outputs.chain(self.inputs.iter().filter_map(Input::sought));
+        // Another one each time.
+        let count = all.clone().count();
+        self.seeks = self.seeks.wrapping_add(1);
+        let Some(line) = all.cycle().nth(self.seeks as usize % count.max(1)).cloned() else { return };
+        slot.flags.store(0, SeqCst);
+        let started = process::spawn_job(slot, 1, || match lines::find(&line) {
+            Ok(spot) => {
+                let (chip, wait) = (u64::from(spot.chip), u64::from(spot.may_wait));
+                slot.answer.store(chip << 33 | wait << 32 | u64::from(spot.offset), SeqCst);
+                0
+            }
+            Err(_) => 1,
+        });
+        self.sought = started.is_ok().then_some(line);
+    }
+
+    /// The job has ended.
+    pub(super) fn take_found_line(&mut self, code: i32) {
+        let answer = self.page.job(Job::Find as usize).answer.load(SeqCst);
+        let Some(line) = self.sought.take().filter(|_| code == 0) else { return };
+        let spot =
+            Spot { chip: (answer >> 33) as u32, offset: answer as u32, may_wait: answer >> 32 & 1 == 1 };
+        for output in self.outputs.iter_mut().filter(|output| output.spot.is_none()) {
+            if output.config.as_ref().and_then(|config| config.line()) == Some(&line) {
+                output.spot = Some(spot.clone());
+                output.not_before = Instant(0);
+                output.describe(self.page);
+            }
+        }
+        for input in self.inputs.iter_mut().filter(|input| input.sought() == Some(&line)) {
+            input.spot = Some(spot.clone());
+        }
+    }
+}
+
 impl Output {
     /// Requests the line, unless that was done.
     fn take_line(&mut self, page: &'static Page, high: bool) -> Result<(), i32> {
@@ -501,7 +643,8 @@ impl Output {
         }
         let spot = self.spot.as_ref().ok_or(libc::ENODEV)?;
         let value = high != slot.level(level::ACTIVE_LOW);
-        let line = spot.open().and_then(|chip| chip.request(spot.offset, slot.flags.load(SeqCst), Some(value), 0));
+        let line =
+            spot.open().and_then(|chip| chip.request(spot.offset, slot.flags.load(SeqCst), Some(value), 0));
         slot.keep(Some(line.map_err(|error| error.errno)?));
         Ok(())
     }
@@ -511,6 +654,7 @@ fn blank(index: usize) -> Output {
     Output {
         index,
         config: None,
+        wire: String::new(),
         in_force: false,
         spot: None,
         owner: None,
@@ -521,7 +665,6 @@ fn blank(index: usize) -> Output {
         reading: Reading::None,
         failures: 0,
         not_before: Instant(0),
-        ending: false,
     }
 }
 

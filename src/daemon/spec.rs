@@ -225,7 +225,9 @@ pub fn resolve(config: &Config, around: &Surroundings) -> (Resolved, Vec<(usize,
     };
     let mut find = |what: &str, name: &str, line: Option<&Line>| {
         let found = lines::find(line?);
-        found.map_err(|why| errors.push((usize::MAX, ["[", what, ":", name, "]: gpio: ", &why].concat()))).ok()
+        found
+            .map_err(|why| errors.push((usize::MAX, ["[", what, ":", name, "]: gpio: ", &why].concat())))
+            .ok()
     };
     let board = &config.board;
     let outputs = board.outputs.iter().map(|output| find("output", &output.name, output.line())).collect();
@@ -273,7 +275,8 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
     let outputs: Vec<_> = outputs.collect();
     let inputs = numbers.next().filter(|_| !program.inputs.is_empty());
     let handed = outputs.iter().filter(|(_, number, _)| *number >= 0);
-    let handed: Vec<String> = handed.map(|(name, number, _)| [name, "=", &number.to_string()].concat()).collect();
+    let handed: Vec<String> =
+        handed.map(|(name, number, _)| [name, "=", &number.to_string()].concat()).collect();
     if !handed.is_empty() {
         environment.push(["MULTUSD_OUTPUTS=", &handed.join(",")].concat());
     }

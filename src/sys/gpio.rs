@@ -233,7 +233,7 @@ fn config(flags: u64, id: u32, value: u64) -> LineConfig {
 pub fn chips() -> Vec<u32> {
     let mut numbers = Vec::new();
     each_name(Path::new("/dev"), &mut |name, _| {
-        let number = name.to_str().ok().and_then(|name| name.strip_prefix("gpiochip")?.parse().ok());
+        let number = name.to_str().ok().and_then(|name| name.strip_prefix("gpiochip")?.parse::<u32>().ok());
         numbers.extend(number);
     });
     numbers.sort_unstable();
