@@ -48,7 +48,8 @@ fn await_output(instance: &Instance, name: &str, state: &str, level: Option<&str
 /// An output in the file `lamp`, which is there already.
 const LAMP: &str = "[output:lamp]\npath = %(here)s/lamp\n";
 /// A program that stays down when it ended.
-const FOREVER: &str = "[program:pump]\ncommand = %(here)s/sleeper 100000\nstartsecs = 0\nautorestart = false\n";
+const FOREVER: &str =
+    "[program:pump]\ncommand = %(here)s/sleeper 100000\nstartsecs = 0\nautorestart = false\n";
 
 fn start(test: &str, scripts: &[(&str, &str)], config: &str) -> Instance {
     let mut instance = Instance::scripted_only(test, "", scripts, config);
@@ -72,7 +73,9 @@ fn light(instance: &Instance) {
 
 #[test]
 fn boot_lasts_until_the_first_start_and_running_is_set_once_when_it_is_ready() {
-    let config = format!("{LAMP}boot = high\nsafe = low\nrunning = high\n{FOREVER}autostart = false\noutputs = lamp\n");
+    let config = format!(
+        "{LAMP}boot = high\nsafe = low\nrunning = high\n{FOREVER}autostart = false\noutputs = lamp\n"
+    );
     let mut instance = start("outputs-boot", &[], &config);
     let boot = await_output(&instance, "lamp", "boot", Some("high"));
     assert!(!boot.safe && boot.confirmed_ms.is_some() && boot.owner.as_deref() == Some("pump"), "{boot:?}");
@@ -82,7 +85,10 @@ fn boot_lasts_until_the_first_start_and_running_is_set_once_when_it_is_ready() {
     instance.ctl_ok(&["stop", "pump", "--wait"]);
     assert_eq!(lamp(&instance), "0");
     let safe = output(&instance, "lamp");
-    assert!(safe.safe && safe.state == "safe" && safe.active == Some(false) && safe.reason.is_none(), "{safe:?}");
+    assert!(
+        safe.safe && safe.state == "safe" && safe.active == Some(false) && safe.reason.is_none(),
+        "{safe:?}"
+    );
     // Not boot again: its owner has run.
     instance.ctl_ok(&["restart", "pump", "--wait"]);
     await_lamp(&instance, "255");
@@ -210,21 +216,25 @@ fn an_active_low_output_understands_all_four_words() {
 
 #[test]
 fn two_owners_are_refused_and_both_lines_named() {
-    let config = format!("{LAMP}safe = low\n{FOREVER}outputs = lamp\n[program:other]\ncommand = /x\noutputs = lamp\n");
+    let config =
+        format!("{LAMP}safe = low\n{FOREVER}outputs = lamp\n[program:other]\ncommand = /x\noutputs = lamp\n");
     let instance = Instance::prepare("outputs-owners", "", &config);
     let checked = instance.ctl(&["check", instance.config_path().to_str().unwrap()]);
     let words = String::from_utf8_lossy(&[checked.stdout, checked.stderr].concat()).into_owned();
     let text = fs::read_to_string(instance.config_path()).unwrap();
-    let lines: Vec<usize> = (1..).zip(text.lines()).filter(|(_, line)| line.starts_with("outputs")).map(|(n, _)| n).collect();
+    let lines: Vec<usize> =
+        (1..).zip(text.lines()).filter(|(_, line)| line.starts_with("outputs")).map(|(n, _)| n).collect();
     assert_eq!(checked.status.code(), Some(1), "{words}");
-    assert!(words.contains(&format!(":{}:", lines[1])) && words.contains(&format!("line {}", lines[0])), "{words}");
+    assert!(
+        words.contains(&format!(":{}:", lines[1])) && words.contains(&format!("line {}", lines[0])),
+        "{words}"
+    );
 }
 
 #[test]
 fn setting_one_by_hand_needs_a_program_that_is_down_or_force_and_lasts_until_the_next_start() {
-    let config = format!(
-        "{LAMP}safe = low\n[program:pump]\ncommand = %(here)s/pump\nstartsecs = 0\noutputs = lamp\n"
-    );
+    let config =
+        format!("{LAMP}safe = low\n[program:pump]\ncommand = %(here)s/pump\nstartsecs = 0\noutputs = lamp\n");
     let pump = "cd ${0%/*}; read level <lamp; echo $level >>levels; exec sleep 100000";
     let instance = start("outputs-set", &[("pump", pump)], &config);
     instance.await_state("pump", "running");
@@ -253,7 +263,11 @@ fn an_output_that_cannot_be_driven_holds_its_program_and_is_tried_again() {
     instance.launch();
     let missing = await_output(&instance, "lamp", "unconfirmed", None);
     assert_eq!(missing.reason.as_deref(), Some("No such file or directory"));
-    assert!(instance.log().contains("output lamp: NOT CONFIRMED: No such file or directory"), "{}", instance.log());
+    assert!(
+        instance.log().contains("output lamp: NOT CONFIRMED: No such file or directory"),
+        "{}",
+        instance.log()
+    );
     assert_ne!(instance.program("pump").state, "running");
     assert!(instance.ctl_ok(&["status"]).contains("output lamp NOT CONFIRMED"));
     light(&instance);
@@ -355,7 +369,10 @@ fn a_reload_that_takes_an_output_away_makes_it_safe_when_its_owner_is_down() {
     assert_eq!(lamp(&instance), "0");
     instance.await_that("it is let go of", || !instance.ctl_ok(&["outputs"]).contains("lamp"));
     // And back, to another owner, with other levels.
-    instance.write_config(&format!("{LAMP}safe = high\n{program}{}outputs = lamp\n", FOREVER.replace("pump", "other")));
+    instance.write_config(&format!(
+        "{LAMP}safe = high\n{program}{}outputs = lamp\n",
+        FOREVER.replace("pump", "other")
+    ));
     instance.ctl_ok(&["reload"]);
     instance.await_state("other", "running");
     assert_eq!(lamp(&instance), "255");
@@ -381,7 +398,8 @@ fn an_output_that_gets_another_owner_has_only_one_at_a_time() {
     let other = "read level <%(here)s/lamp; echo begin $level >>%(here)s/diary; exec sleep 100000";
     let config = |owner: &str| {
         let owns = |name| if name == owner { "outputs = lamp\n" } else { "" };
-        let program = |name| format!("[program:{name}]\ncommand = %(here)s/{name}\nstartsecs = 0\n{}", owns(name));
+        let program =
+            |name| format!("[program:{name}]\ncommand = %(here)s/{name}\nstartsecs = 0\n{}", owns(name));
         format!("{LAMP}safe = low\n{}{}", program("pump"), program("other"))
     };
     let mut instance = Instance::scripted_only("outputs-heir", "", &[], "");

@@ -23,6 +23,7 @@ pub mod process;
 pub mod signal;
 pub mod slot;
 pub mod socket;
+pub mod stream;
 pub mod terminal;
 pub mod users;
 
