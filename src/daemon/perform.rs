@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use crate::supervisor::{Action, ChildId, Event, Generation, Hook, SignalKind};
 use crate::sys::page::{Keep, KeepForProgram, Slot};
 use crate::sys::poll::Interest;
-use crate::sys::process::{self, Wiring};
+use crate::sys::process::{self, EXTRA_COUNT_MAX, Wiring};
 use crate::sys::{SysError, cgroup, file, poll, socket};
 
 use super::jobs::{self, Tree};
@@ -76,12 +76,14 @@ impl Daemon {
             super::table::write_cut(&mut entry.reason, format_args!("{why}"));
             return Err(SysError { operation: "start", errno: libc::ENOENT });
         }
+        let mut extra = heapless::Vec::<_, EXTRA_COUNT_MAX>::new();
+        // There is room for one of each kind, and every output.
+        if let Some((end, number)) = ready.as_ref().zip(entry.spec.exec.ready_descriptor) {
+            let _ = extra.push((end.as_raw_fd(), number));
+        }
         let wiring = Wiring {
             standard: streams(entry, slot, null),
-            extra: ready
-                .as_ref()
-                .zip(entry.spec.exec.ready_descriptor)
-                .map(|(end, number)| (end.as_raw_fd(), number)),
+            extra: &extra,
             cgroup: entry.group.as_ref().map(borrow),
             born_in_cgroup,
             life: Some(life),
@@ -300,7 +302,7 @@ impl Daemon {
         if let Some(recipe) = kind.and_then(|kind| entry.hooks[kind as usize].as_ref()) {
             let wiring = Wiring {
                 standard: streams(entry, main, null),
-                extra: None,
+                extra: &[],
                 cgroup: entry.group.as_ref().map(borrow),
                 born_in_cgroup,
                 life: None,

@@ -14,7 +14,7 @@ use super::page::Slot;
 use super::{SysError, check, clock};
 use crate::time::{Instant, Millis};
 
-pub use super::exec::{Identity, Recipe, Stage, Wiring};
+pub use super::exec::{EXTRA_COUNT_MAX, Identity, Recipe, Stage, Wiring};
 /// clone3(2)'s arguments, as of Linux 5.7 (CLONE_INTO_CGROUP).
 #[repr(C)]
 #[derive(Default)]
