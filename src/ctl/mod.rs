@@ -7,6 +7,7 @@ pub mod man;
 pub mod offline;
 pub mod table;
 
+mod beat;
 mod daemon;
 mod daemon_call;
 mod json;
@@ -74,6 +75,8 @@ pub struct Call {
     wait: bool,
     dry: bool,
     cancel: bool,
+    ready: bool,
+    status: Option<String>,
     after: Option<Millis>,
     arguments: Vec<String>,
     /// `check FILE`: the daemon's own, handed down.
@@ -176,6 +179,8 @@ fn set(
         "wait" => call.wait = true,
         "dry-run" => call.dry = true,
         "cancel" => call.cancel = true,
+        "ready" => call.ready = true,
+        "status" => call.status = Some(value()?.to_string_lossy().into_owned()),
         _ => {
             let all = || table::COMMANDS.iter().flat_map(|command| command.options).chain(&table::COMMON);
             let hint = replaced(&nearest::suggestion(name, all().map(|opt| opt.long)), "mean ", "mean --");

@@ -1,7 +1,7 @@
 //! The one table of commands and options. Help, manual pages and shell completion are derived
 //! from it, so a new command is one row here and one function.
 
-use super::{Call, Exit, Outcome, orders, status};
+use super::{Call, Exit, Outcome, beat, orders, status};
 
 /// What an argument is, for completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +86,10 @@ const WAIT: &Opt =
 const DRY_RUN: &Opt = &Opt { long: "dry-run", value: "", what: "only say what would change" };
 const IN: &Opt = &Opt { long: "in", value: "TIME", what: "do it after TIME, such as 5min" };
 const CANCEL: &Opt = &Opt { long: "cancel", value: "", what: "take a pending reboot or poweroff back" };
+
+const READY: &Opt = &Opt { long: "ready", value: "", what: "say that the program serves (ready = notify)" };
+const STATUS: &Opt =
+    &Opt { long: "status", value: "TEXT", what: "say TEXT of the program, which status shows" };
 
 const NAMES: &str = "NAME...|all";
 
@@ -192,6 +196,17 @@ pub const COMMANDS: &[Command] = &[
         what: "Shows every change of state from now on; Ctrl-C ends.",
         more: "The time is in seconds since boot. With --json each event is an object on its own line.",
         run: status::events,
+    },
+    Command {
+        name: "beat",
+        arguments: "",
+        count: 0..=0,
+        takes: Takes::Nothing,
+        options: &[READY, STATUS],
+        what: "Says that the program that calls it makes progress: for scripts that multusd runs.",
+        more: "By whatever means its heartbeat has, and on NOTIFY_SOCKET; one by tcp needs a program that stays \
+               connected.",
+        run: beat::beat,
     },
     Command {
         name: "reboot",

@@ -9,6 +9,7 @@ macro_rules! say {
     ($($words:tt)*) => { $crate::sys::console::say(format_args!($($words)*)) };
 }
 
+mod beats;
 mod boot;
 mod check;
 mod control;
@@ -17,6 +18,7 @@ mod in_force;
 mod jobs;
 mod last_good;
 mod news;
+mod notify;
 mod observe;
 mod packed;
 mod perform;
@@ -75,6 +77,8 @@ enum Token {
     Ready(ChildId),
     Group(ChildId),
     Process(ChildId),
+    Beat(ChildId),
+    BeatLink(ChildId),
 }
 
 impl Token {
@@ -88,6 +92,8 @@ impl Token {
             Token::Ready(child) => (6, child.index()),
             Token::Group(child) => (7, child.index()),
             Token::Process(child) => (8, child.index()),
+            Token::Beat(child) => (9, child.index()),
+            Token::BeatLink(child) => (10, child.index()),
         };
         kind << 32 | index as u64
     }
@@ -104,6 +110,8 @@ impl Token {
             6 => Token::Ready(child),
             7 => Token::Group(child),
             8 => Token::Process(child),
+            9 => Token::Beat(child),
+            10 => Token::BeatLink(child),
             _ => return None,
         })
     }
@@ -217,6 +225,8 @@ impl Daemon {
             Token::Ready(child) => self.take_readiness(child),
             Token::Group(child) => self.check_tree(child),
             Token::Process(child) => self.process_ended(child),
+            Token::Beat(child) => self.take_beat(child),
+            Token::BeatLink(child) => self.take_link_bytes(child),
         }
     }
 
@@ -260,6 +270,7 @@ impl Daemon {
         // Every order changes a child's phase, and no chain of phases without waiting is longer.
         for _ in 0..16 {
             let now = clock::now();
+            self.read_counters(now);
             self.core.decide(now, &mut self.actions);
             self.save();
             // By index: performing needs all of us, and changes nothing about the list.
@@ -287,7 +298,9 @@ impl Daemon {
             if self.table[index].as_ref().is_some_and(|entry| entry.sweep_owed) {
                 self.start_sweep(ChildId(index as u16));
             }
+            self.check_lost_main(ChildId(index as u16));
         }
+        self.start_verifying();
     }
 
     fn observe(&mut self, event: Event) {

@@ -72,6 +72,7 @@ impl Daemon {
         let null = self.page.kept(Keep::Null).unwrap_or(0);
         self.drain_notify(child);
         let ready = self.make_ready_pair(child)?;
+        let beat = self.make_beat(child)?;
         let born_in_cgroup = self.renew_group(child);
         let Some(entry) = self.entry(child) else { return Ok(()) };
         if let Some(why) = &entry.spec.missing {
@@ -83,17 +84,24 @@ impl Daemon {
         if let Some((end, number)) = ready.as_ref().zip(entry.spec.exec.ready_descriptor) {
             let _ = extra.push((end.as_raw_fd(), number));
         }
+        let kept_beat = slot.kept(KeepForProgram::Beat);
+        if let Some(number) = entry.spec.exec.beat_descriptor {
+            let end = beat.as_ref().map(AsRawFd::as_raw_fd).or(kept_beat);
+            let _ = extra.push((end.unwrap_or(null), number));
+        }
         let wiring = Wiring {
             standard: streams(entry, slot, null),
             extra: &extra,
             cgroup: entry.group.as_ref().map(borrow),
             born_in_cgroup,
+            watch: kept_beat,
             life: Some(life),
         };
         slot.flags.store(0, SeqCst);
         slot.digest.store(entry.digest, SeqCst);
         entry.exit_taken = false;
         entry.status_text.clear();
+        entry.last_words.clear();
         process::spawn(slot, generation.0, &entry.recipe, &wiring)?;
         entry.process = super::observe::handle(page, slot);
         self.watch_process(child);
@@ -308,6 +316,7 @@ impl Daemon {
                 extra: &[],
                 cgroup: entry.group.as_ref().map(borrow),
                 born_in_cgroup,
+                watch: None,
                 life: None,
             };
             process::spawn(slot, generation.0, recipe, &wiring)?;

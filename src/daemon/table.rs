@@ -65,6 +65,12 @@ pub struct Entry {
     pub adopted: bool,
     /// Its own words (`STATUS=`).
     pub status_text: Words,
+    /// Its own words for why it ends (`ERRNO=`).
+    pub last_words: heapless::String<40>,
+    /// It has said that it ends (`STOPPING=1`).
+    pub is_leaving: bool,
+    /// What it last beat with: the time on its page, the byte on its port.
+    pub beat_seen: u64,
     /// Why it is as it is.
     pub reason: Words,
     /// The state that subscribers know.
@@ -146,6 +152,9 @@ impl Entry {
             retiring: false,
             adopted: false,
             status_text: Words::new(),
+            last_words: heapless::String::new(),
+            is_leaving: false,
+            beat_seen: 0,
             reason: Words::new(),
             published: State::Stopped,
             saved: [0; SAVED_WORDS_MAX],
@@ -241,7 +250,7 @@ pub fn rules(program: &Program) -> Rules {
             ready_check,
             check: Millis::ZERO,
         },
-        heartbeat: None,
+        heartbeat: program.heartbeat.as_ref().map(|heartbeat| heartbeat.limit),
         check: None,
         output_limit: None,
         critical: false, // the section that declares it comes with the escalation ladder

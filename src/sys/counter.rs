@@ -6,7 +6,6 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use super::{SysError, clock, file};
-use crate::time::Instant;
 
 /// The page's length.
 const BYTES: u32 = 4096;
@@ -36,12 +35,6 @@ pub fn read(page: BorrowedFd) -> u64 {
     last
 }
 
-/// One beat, by a system call: for whoever beats once (a shell's `multusctl beat`).
-pub fn beat_once(page: BorrowedFd) -> Result<(), SysError> {
-    let Instant(now) = clock::now();
-    nix::sys::uio::pwrite(page, &now.to_ne_bytes(), 0).map(drop).map_err(SysError::of("pwrite"))
-}
-
 /// The page as its program sees it. Stays mapped for as long as the process lives.
 #[derive(Clone, Copy, Debug)]
 pub struct Mapped(&'static AtomicU64);
@@ -65,7 +58,7 @@ impl Mapped {
         Ok(Mapped(unsafe { &*address.cast::<AtomicU64>() }))
     }
 
-    /// One beat: a clock read and a store.
+    /// One beat: a clock read and a store, neither of which is a system call.
     pub fn beat(self) {
         self.0.store(clock::now().0, Relaxed);
     }
@@ -84,8 +77,6 @@ mod tests {
         Mapped::new(page.as_fd()).unwrap().beat();
         let first = read(page.as_fd());
         assert!(first >= before && first <= clock::now().0);
-        beat_once(page.as_fd()).unwrap();
-        assert!(read(page.as_fd()) >= first);
         assert!(nix::unistd::ftruncate(&page, 0).is_err(), "sealed");
     }
 }

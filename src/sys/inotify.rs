@@ -2,7 +2,7 @@
 //! For the loop, which neither waits nor allocates here.
 
 use std::ffi::CStr;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 
 use super::{SysError, check};
 
@@ -52,7 +52,7 @@ fn contains(mut events: &[u8], name: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsFd;
+    use std::os::fd::{AsFd, AsRawFd};
 
     #[test]
     fn only_the_named_file_counts_whatever_happens_to_it() {
