@@ -13,6 +13,12 @@ pub const INPUT_COUNT_MAX: usize = 64;
 /// Outputs that may be configured.
 pub const OUTPUT_COUNT_MAX: usize = 64;
 
+/// Watchdogs that may be configured: the processor's, one on the board, and one to spare for each.
+pub const WATCHDOG_COUNT_MAX: usize = 4;
+
+/// Bytes in the name of an input or an output; as the kernel's names of lines.
+pub const LINE_NAME_BYTES_MAX: usize = 31;
+
 /// Connections to the control socket served at once; one more is refused at accept.
 pub const CONTROL_CLIENT_COUNT_MAX: usize = 16;
 
