@@ -58,7 +58,8 @@ impl Multusd {
             Some(path) => Some(socket::connect_notify(Path::new(&path))?),
             None => None,
         };
-        let micros = variable("MULTUSD_HEARTBEAT_USEC").and_then(|micros| micros.to_str()?.parse::<u64>().ok());
+        let micros =
+            variable("MULTUSD_HEARTBEAT_USEC").and_then(|micros| micros.to_str()?.parse::<u64>().ok());
         let means = match variable("MULTUSD_HEARTBEAT") {
             Some(means) => understand(means.to_str().unwrap_or(""))?,
             // Under another supervisor that speaks the same.
@@ -145,7 +146,9 @@ mod tests {
         for text in ["", "fd", "fd:", "fd:x", "fd:-1", "counter:9999", "tcp:", "tcp:70000", "pulse:3"] {
             assert!(understand(text).is_err(), "{text}");
         }
-        assert!(matches!(understand("file:/run/a:b"), Ok(Means::File(path)) if path == Path::new("/run/a:b")));
+        assert!(
+            matches!(understand("file:/run/a:b"), Ok(Means::File(path)) if path == Path::new("/run/a:b"))
+        );
         assert!(matches!(understand("notify"), Ok(Means::Notify)));
     }
 }

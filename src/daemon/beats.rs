@@ -163,7 +163,8 @@ impl Daemon {
         if job.is_alive() {
             return;
         }
-        let waiting = (0..self.table.len()).find_map(|index| Some((index, page.program(index).kept(BeatNew)?)));
+        let waiting =
+            (0..self.table.len()).find_map(|index| Some((index, page.program(index).kept(BeatNew)?)));
         let Some((index, number)) = waiting else { return };
         let Some(entry) = self.table[index].as_ref() else { return };
         let slot = page.program(index);

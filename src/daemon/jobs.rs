@@ -106,8 +106,8 @@ pub fn verify(tree: &Tree, connection: BorrowedFd) -> i32 {
     let ports = tcp::port(connection).zip(tcp::peer_port(connection));
     // Theirs is our connection from the other side.
     let socket = ports.and_then(|(own, peer)| proc::socket_of(peer, own));
-    let is_its_own = socket
-        .is_some_and(|socket| tree.processes().into_iter().any(|pid| proc::holds_socket(pid, &socket)));
+    let is_its_own =
+        socket.is_some_and(|socket| tree.processes().into_iter().any(|pid| proc::holds_socket(pid, &socket)));
     i32::from(!is_its_own)
 }
 

@@ -6,7 +6,9 @@ use std::ffi::CString;
 use std::path::Path;
 use std::rc::Rc;
 
-use crate::config::{Config, HeartbeatKind, HookCommand, LogFile, Program, ProgramKind, ProgramReady, Reload};
+use crate::config::{
+    Config, HeartbeatKind, HookCommand, LogFile, Program, ProgramKind, ProgramReady, Reload,
+};
 use crate::sys::process::{Identity, Recipe};
 use crate::sys::users::Accounts;
 use crate::sys::{file, proc};

@@ -152,7 +152,8 @@ impl Recipe {
         let overridden = |entry: &CString| own.iter().any(|other| name(entry) == name(other));
         let inherited = shared.iter().filter(|entry| !overridden(entry));
         let is_own_number = |entry: &CString| entry.as_bytes() == OWN_NUMBER;
-        let own_number = own.iter().any(is_own_number).then(|| Box::new(UnsafeCell::new([0; OWN_NUMBER_BYTES])));
+        let own_number =
+            own.iter().any(is_own_number).then(|| Box::new(UnsafeCell::new([0; OWN_NUMBER_BYTES])));
         let entries = inherited.chain(own.iter().filter(|entry| !is_own_number(entry)));
         let pointers = entries.map(|entry| entry.as_ptr());
         let number_pointer = own_number.iter().map(|cell| cell.get().cast::<libc::c_char>().cast_const());

@@ -186,7 +186,8 @@ pub fn socket_of(port: u16, peer: u16) -> Option<Vec<u8>> {
         let text = file::read(table.as_ref()).ok()?;
         text.split(|byte| *byte == b'\n').find_map(|line| {
             let mut fields = line.split(|byte| *byte == b' ').filter(|field| !field.is_empty()).skip(1);
-            let is_it = fields.next()?.ends_with(local.as_bytes()) && fields.next()?.ends_with(remote.as_bytes());
+            let is_it =
+                fields.next()?.ends_with(local.as_bytes()) && fields.next()?.ends_with(remote.as_bytes());
             fields.nth(6).filter(|_| is_it).map(<[u8]>::to_vec)
         })
     })

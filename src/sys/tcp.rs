@@ -4,8 +4,8 @@
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, getpeername, getsockname, setsockopt, socket,
-    sockopt,
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, getpeername, getsockname, setsockopt,
+    socket, sockopt,
 };
 
 use super::SysError;
@@ -15,7 +15,8 @@ fn own_address(port: u16) -> SockaddrIn {
 }
 
 fn stream(more: SockFlag) -> Result<OwnedFd, SysError> {
-    socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC | more, None).map_err(SysError::of("socket"))
+    socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC | more, None)
+        .map_err(SysError::of("socket"))
 }
 
 /// Listens on 127.0.0.1. A port whose last connections are just being forgotten is taken again.
@@ -23,7 +24,8 @@ pub fn listen(port: u16) -> Result<OwnedFd, SysError> {
     let listener = stream(SockFlag::SOCK_NONBLOCK)?;
     setsockopt(&listener, sockopt::ReuseAddr, &true).map_err(SysError::of("setsockopt"))?;
     bind(listener.as_raw_fd(), &own_address(port)).map_err(SysError::of("bind"))?;
-    nix::sys::socket::listen(&listener, Backlog::new(8).map_err(SysError::of("listen"))?).map_err(SysError::of("listen"))?;
+    nix::sys::socket::listen(&listener, Backlog::new(8).map_err(SysError::of("listen"))?)
+        .map_err(SysError::of("listen"))?;
     Ok(listener)
 }
 
