@@ -283,3 +283,25 @@ struct multusd_line_values_ {
 };
 #define MULTUSD_SET_VALUES_ 0xC010B40FuL
 
+/*
+ * Switches an output on or off. A GPIO line that is configured `active = low` is turned around by the kernel;
+ * a file (an LED, a PWM, a test's) is written "1" or "0": where other words are meant, write them yourself.
+ */
+static inline int multusd_set(int output, int on)
+{
+	struct multusd_line_values_ values;
+
+	values.mask = 1;
+	values.bits = on ? 1 : 0;
+	if (ioctl(output, MULTUSD_SET_VALUES_, &values) == 0)
+		return 0;
+	if (errno != ENOTTY && errno != EINVAL)
+		return -1;
+	return pwrite(output, on ? "1\n" : "0\n", 2, 0) == 2 ? 0 : -1;
+}
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -118,9 +118,6 @@ impl Daemon {
 
     /// Reads the pages of `counter` heartbeats whose deadline is due: a beat since the last look moves it.
     pub(super) fn read_counters(&mut self, now: Instant) {
-        if !self.core.next_deadline().is_some_and(|deadline| deadline.is_due(now)) {
-            return;
-        }
         for index in 0..self.table.len() {
             let child = ChildId(index as u16);
             if self.core.status(child).is_some_and(|status| status.beat_due.is_due(now)) {

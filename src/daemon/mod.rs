@@ -187,14 +187,13 @@ impl Daemon {
             // A timer that cannot be armed is a lost deadline: the next event comes anyway, and
             // the kernel does not refuse what it granted at the start.
             let _ = self.poller.arm(deadline.into_iter().flatten().min());
-            self.take_events();
+            self.take_events(true);
         }
     }
 
-    /// Waits, then takes everything that has happened before anything is judged by the clock: a
-    /// supervisor that was itself late must not hold that against its children.
-    fn take_events(&mut self) {
-        let mut tokens = self.poller.wait(true);
+    /// Takes everything that has happened; where `waits`, when something has.
+    fn take_events(&mut self, waits: bool) {
+        let mut tokens = self.poller.wait(waits);
         // Bounded, so that a client that never stops asking cannot keep deadlines from being met.
         for _ in 0..4 {
             for token in &tokens {
@@ -270,7 +269,12 @@ impl Daemon {
         // Every order changes a child's phase, and no chain of phases without waiting is longer.
         for _ in 0..16 {
             let now = clock::now();
-            self.read_counters(now);
+            if self.core.next_deadline().is_some_and(|deadline| deadline.is_due(now)) {
+                // Somebody may be judged by this time: first everything that had happened by then is taken, so
+                // that a supervisor that was late, or stopped at any instruction, does not hold it against them.
+                self.take_events(false);
+                self.read_counters(now);
+            }
             self.core.decide(now, &mut self.actions);
             self.save();
             // By index: performing needs all of us, and changes nothing about the list.
