@@ -19,7 +19,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use crate::sys::counter::Mapped;
-use crate::sys::{SysError, file, poll, socket, tcp};
+use crate::sys::{SysError, file, poll, socket, stream};
 use crate::time::Millis;
 
 /// A program's side of everything that multusd and it say to each other.
@@ -129,8 +129,8 @@ fn understand(text: &str) -> Result<Means, SysError> {
         ("fd", Some(pipe)) => Means::Descriptor(pipe),
         ("counter", Some(page)) => Means::Counter(Mapped::new(page)?),
         ("file", _) => Means::File(what.into()),
-        ("tcp", _) => match what.parse() {
-            Ok(port) => Means::Tcp(tcp::connect(port)?, 0),
+        ("tcp", _) => match what.parse::<u16>() {
+            Ok(port) => Means::Tcp(stream::connect(([127, 0, 0, 1], port).into())?, 0),
             Err(_) => return misunderstood(),
         },
         _ => return misunderstood(),

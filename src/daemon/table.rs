@@ -71,6 +71,8 @@ pub struct Entry {
     pub is_leaving: bool,
     /// What it last beat with: the time on its page, the byte on its port.
     pub beat_seen: u64,
+    /// What its last failed check printed.
+    pub check_text: Words,
     /// Why it is as it is.
     pub reason: Words,
     /// The state that subscribers know.
@@ -155,6 +157,7 @@ impl Entry {
             last_words: heapless::String::new(),
             is_leaving: false,
             beat_seen: 0,
+            check_text: Words::new(),
             reason: Words::new(),
             published: State::Stopped,
             saved: [0; SAVED_WORDS_MAX],

@@ -22,6 +22,7 @@ pub mod process;
 pub mod signal;
 pub mod slot;
 pub mod socket;
+pub mod stream;
 pub mod tcp;
 pub mod terminal;
 pub mod users;

@@ -34,6 +34,8 @@ pub enum KeepForProgram {
     BeatLink,
     /// One of which it is not known yet whose it is.
     BeatNew,
+    /// What its checks print, in memory.
+    CheckText,
 }
 
 /// A token's low half while the process it stands for has not begun to run.

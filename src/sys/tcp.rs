@@ -10,20 +10,13 @@ use nix::sys::socket::{
 
 use super::SysError;
 
-fn own_address(port: u16) -> SockaddrIn {
-    SockaddrIn::new(127, 0, 0, 1, port)
-}
-
-fn stream(more: SockFlag) -> Result<OwnedFd, SysError> {
-    socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC | more, None)
-        .map_err(SysError::of("socket"))
-}
-
 /// Listens on 127.0.0.1. A port whose last connections are just being forgotten is taken again.
 pub fn listen(port: u16) -> Result<OwnedFd, SysError> {
-    let listener = stream(SockFlag::SOCK_NONBLOCK)?;
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let listener =
+        socket(AddressFamily::Inet, SockType::Stream, flags, None).map_err(SysError::of("socket"))?;
     setsockopt(&listener, sockopt::ReuseAddr, &true).map_err(SysError::of("setsockopt"))?;
-    bind(listener.as_raw_fd(), &own_address(port)).map_err(SysError::of("bind"))?;
+    bind(listener.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, port)).map_err(SysError::of("bind"))?;
     nix::sys::socket::listen(&listener, Backlog::new(8).map_err(SysError::of("listen"))?)
         .map_err(SysError::of("listen"))?;
     Ok(listener)
@@ -37,11 +30,4 @@ pub fn port(connection: BorrowedFd) -> Option<u16> {
 /// The port at the other end; `None`: it is gone already.
 pub fn peer_port(connection: BorrowedFd) -> Option<u16> {
     getpeername::<SockaddrIn>(connection.as_raw_fd()).ok().map(|address| address.port())
-}
-
-/// Connects to a port of this machine.
-pub fn connect(port: u16) -> Result<OwnedFd, SysError> {
-    let connection = stream(SockFlag::empty())?;
-    nix::sys::socket::connect(connection.as_raw_fd(), &own_address(port)).map_err(SysError::of("connect"))?;
-    Ok(connection)
 }
