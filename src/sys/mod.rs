@@ -22,6 +22,7 @@ pub mod slot;
 pub mod socket;
 pub mod terminal;
 pub mod users;
+pub mod watchdog;
 
 use core::fmt;
 

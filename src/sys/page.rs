@@ -10,7 +10,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use super::SysError;
 use super::slot::{EXIT_KNOWN, EXIT_SIGNALLED, keep, kept, pack, unpack};
-use crate::limits::PROGRAM_COUNT_MAX;
+use super::watchdog::WatchdogSlot;
+use crate::limits::{PROGRAM_COUNT_MAX, WATCHDOG_COUNT_MAX};
 
 pub use super::slot::{ExitRecord, KEPT_PER_PROGRAM, KeepForProgram, SAVED_WORDS_MAX, Slot};
 
@@ -89,6 +90,25 @@ pub struct Page {
     pub probation_until: AtomicU64,
     /// An ordered stop of everything is under way.
     pub stopping: AtomicU32,
+    /// Milliseconds between two beats of the supervisor, and between two echoes of the guard. Set by the
+    /// supervisor; 0: nothing is watched, and both are silent.
+    pub pace: AtomicU32,
+    /// The guard disarms the watchdogs when it leaves: everything was done, as ordered.
+    pub disarm: AtomicU32,
+    /// CLOCK_MONOTONIC nanoseconds of the supervisor's last wake-up.
+    pub beat: AtomicU64,
+    /// The same of the guard's last echo.
+    pub echo: AtomicU64,
+    /// Watchdogs: opened by the supervisor, disarmed by whoever has the last word.
+    pub watchdogs: [WatchdogSlot; WATCHDOG_COUNT_MAX],
+    /// Thousandths of a degree, as the reader read them last (`daemon::temperature`), as an i32.
+    pub temperature: AtomicU32,
+    /// Whether the last reading succeeded, whether one was ever taken in this life.
+    pub temperature_state: AtomicU32,
+    /// CLOCK_MONOTONIC nanoseconds of the last reading.
+    pub temperature_at: AtomicU64,
+    /// The gate, as the supervisor judged it last: see `daemon::temperature`.
+    pub gate: AtomicU32,
     /// Slots of programs that were ever in use: the guard looks no further.
     pub program_slots: AtomicU32,
     /// Process ids whose exit belonged to no slot (orphans), newest overwriting oldest.
@@ -232,10 +252,11 @@ impl Page {
 
     /// Guard, between two supervisors: closes every descriptor (3 and above) that is not kept.
     pub fn close_all_but_kept(&self) {
-        let mut kept_numbers = heapless::Vec::<i32, { KEPT_PER_PROGRAM * PROGRAM_COUNT_MAX + 16 }>::new();
+        let mut kept_numbers = heapless::Vec::<i32, { KEPT_PER_PROGRAM * PROGRAM_COUNT_MAX + 2 * WATCHDOG_COUNT_MAX + 16 }>::new();
         let used = (self.program_slots.load(SeqCst) as usize).min(PROGRAM_COUNT_MAX);
         let cells = self.slots[..used].iter().flat_map(|slot| &slot.kept).chain(&self.kept);
-        for number in cells.filter_map(kept) {
+        let watchdogs = self.watchdogs.iter().flat_map(|slot| slot.descriptors()).flatten();
+        for number in cells.filter_map(kept).chain(watchdogs) {
             // Cannot be full: it has a place for every cell.
             let _ = kept_numbers.push(number);
         }
