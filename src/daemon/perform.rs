@@ -24,7 +24,9 @@ impl Daemon {
     pub(super) fn perform(&mut self, action: Action) {
         match action {
             // Outputs come with the sections that declare them; a program has none to force.
-            Action::Force { child, attempt } => self.observe(Event::OutputsConfirmed { child, attempt }),
+            Action::Force { child, attempt, .. } => self.observe(Event::OutputsConfirmed { child, attempt }),
+            // The same.
+            Action::Serve { .. } => {}
             Action::Spawn { child, generation } => self.spawn(child, generation),
             Action::Signal { child, signal, .. } => self.signal(child, signal),
             Action::KillTree { child, generation } => self.kill_tree(child, generation),
@@ -288,6 +290,7 @@ impl Daemon {
         let kind = match task {
             Beside::Hook(Hook::OnStart) => Some(HookKind::OnStart),
             Beside::Hook(Hook::ReadyCheck) => Some(HookKind::ReadyCheck),
+            Beside::Hook(Hook::Check) => Some(HookKind::Check),
             Beside::Hook(Hook::StopCommand) => Some(HookKind::StopCommand),
             Beside::Hook(Hook::OnStop) => Some(HookKind::OnStop),
             Beside::Hook(Hook::OnFailure) => Some(HookKind::OnFailure),

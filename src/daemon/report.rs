@@ -63,6 +63,7 @@ pub fn explain_hook(entry: &mut Entry, hook: Hook, error: SysError) {
     let key = match hook {
         Hook::OnStart => "on_start",
         Hook::ReadyCheck => "ready_check",
+        Hook::Check => "check",
         Hook::FindMain => "finding the main process",
         Hook::StopCommand => "stop_command",
         Hook::OnStop => "on_stop",

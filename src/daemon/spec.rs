@@ -128,10 +128,12 @@ pub enum HookKind {
     OnFailure,
     /// `reload`
     Reload,
+    /// `check`, where it is a command
+    Check,
 }
 
 /// Number of the above.
-pub const HOOK_KINDS: usize = 6;
+pub const HOOK_KINDS: usize = 7;
 
 /// PATH of programs whose environment has none (what login(1) gives).
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -252,6 +254,7 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
             hook(&program.on_stop),
             hook(&program.on_failure),
             reload,
+            None,
         ],
         exec: Exec {
             command: command(&program.command, &path),

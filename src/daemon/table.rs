@@ -96,6 +96,7 @@ impl Beside {
             Beside::Hook(Hook::OnFailure) => 6,
             Beside::Sweep => 7,
             Beside::Reload => 8,
+            Beside::Hook(Hook::Check) => 9,
         }
     }
 
@@ -108,6 +109,7 @@ impl Beside {
             Hook::StopCommand,
             Hook::OnStop,
             Hook::OnFailure,
+            Hook::Check,
         ];
         hooks
             .into_iter()
@@ -237,8 +239,10 @@ pub fn rules(program: &Program) -> Rules {
             on_stop: timeout(&program.on_stop),
             on_failure: timeout(&program.on_failure),
             ready_check,
+            check: Millis::ZERO,
         },
         heartbeat: None,
+        check: None,
         output_limit: None,
         critical: false, // the section that declares it comes with the escalation ladder
         after: ChildSet::EMPTY,

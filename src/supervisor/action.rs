@@ -28,6 +28,8 @@ pub enum Hook {
     OnStart,
     /// `ready_check`: success means the child serves.
     ReadyCheck,
+    /// `check`: health of a child that is ready.
+    Check,
     /// Finds the main process of a child that forks away (pid file, else the only one left).
     FindMain,
     /// `stop_command`: asks the child to stop, in place of the stop signal.
@@ -38,12 +40,24 @@ pub enum Hook {
     OnFailure,
 }
 
+/// Which of its levels an output is forced to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// `boot`: no process of its owner was ever spawned.
+    Boot,
+    /// `safe`
+    Safe,
+}
+
 /// One order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Drive every output of the child to its safe level and read it back; `OutputsConfirmed`
-    /// with this attempt number follows when all of them read safe.
-    Force { child: ChildId, attempt: u32 },
+    /// Drive every output of the child to this level and read it back; `OutputsConfirmed` with this
+    /// attempt number follows when all of them read so.
+    Force { child: ChildId, attempt: u32, level: Level },
+    /// The child is ready: drive its outputs that have a `running` level to that, once; from then on
+    /// they are the child's. Nothing follows.
+    Serve { child: ChildId, generation: Generation },
     /// Start a process; `Spawned` or `SpawnFailed` follows.
     Spawn { child: ChildId, generation: Generation },
     /// Send a signal; nothing follows.

@@ -3,7 +3,7 @@
 //! Must never emit an order: what is owed is noted here and leaves with the next `decide`. Must
 //! never look at another child: what the others mean for it comes in as a `Place` (see `view`).
 
-use crate::limits::RESTART_PAUSE_MS_MIN;
+use crate::limits::{CHECK_WINDOW_MAX, RESTART_PAUSE_MS_MIN};
 use crate::time::{Instant, Millis};
 
 use super::outputs::Outputs;
@@ -120,6 +120,7 @@ pub(super) enum Last {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Owed {
     pub kill: bool,
+    pub serve: bool,
     pub resume: bool,
     pub end_hook: bool,
     pub last: Option<Last>,
@@ -150,6 +151,12 @@ pub(super) struct Child {
     /// When its process was spawned.
     pub born: Instant,
     pub last_beat: Instant,
+    /// Another heartbeat time than the rules', asked for by this incarnation.
+    pub beat_limit: Option<Millis>,
+    /// When its health is checked next.
+    pub check_due: Instant,
+    /// The last checks since it was ready, the newest in bit 0; set: failed.
+    pub checks: u32,
     /// Its deadlines in this phase do not fall before this.
     pub extended: Instant,
     pub last_end: Option<End>,
@@ -180,12 +187,15 @@ impl Child {
         spawn_count: 0,
         born: Instant(0),
         last_beat: Instant(0),
+        beat_limit: None,
+        check_due: Instant::NEVER,
+        checks: 0,
         extended: Instant(0),
         last_end: None,
         outputs: Outputs::UNKNOWN,
         hook: None,
         farewell: None,
-        owed: Owed { kill: false, resume: false, end_hook: false, last: None },
+        owed: Owed { kill: false, serve: false, resume: false, end_hook: false, last: None },
         shown: State::Stopped,
         since: Instant(0),
     };
@@ -223,9 +233,12 @@ impl Child {
         matches!(self.phase, Spawning { .. } | Starting { .. } | Running { .. } | Paused)
     }
 
-    pub fn is_ready(&self) -> bool {
+    pub fn is_running(&self) -> bool {
         matches!(self.phase, Phase::Running { .. })
-            || self.phase == Phase::Down(Rest::Exited) && self.succeeded
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.is_running() || self.phase == Phase::Down(Rest::Exited) && self.succeeded
     }
 
     /// Neither ready nor failed yet, but on its way or waiting for it.
@@ -288,8 +301,16 @@ impl Child {
             Event::Spawned { generation, .. } if generation == current => self.spawned(now),
             Event::SpawnFailed { generation, .. } if generation == current => self.spawn_failed(now, jitter),
             Event::ReadyReported { generation, .. } if generation == current => self.reported = true,
-            Event::Beat { generation, .. } if generation == current => {
-                self.last_beat = self.last_beat.max(now);
+            Event::Beat { generation, at, .. } if generation == current => {
+                self.last_beat = self.last_beat.max(at.min(now));
+            }
+            Event::HeartbeatChanged { generation, limit, .. } if generation == current => {
+                self.beat_limit = Some(limit);
+            }
+            Event::Hung { generation, .. } if generation == current => {
+                if matches!(self.phase, Phase::Starting { .. } | Phase::Running { .. }) {
+                    self.fail(now, End::Hung, jitter);
+                }
             }
             Event::DeadlineExtended { generation, until, .. } if generation == current => {
                 self.extended = self.extended.max(until);
@@ -447,6 +468,7 @@ impl Child {
                     self.phase = Phase::Starting { since, stage: Stage::Up { next_check, last_check } };
                 }
             }
+            (Phase::Running { .. }, Hook::Check) => self.checked(now, success, jitter),
             (Phase::Stopping { stage: StopStage::Command { .. }, .. }, Hook::StopCommand) => {
                 self.ask_to_stop(now, !success);
             }
@@ -467,6 +489,26 @@ impl Child {
         self.phase = Phase::Running { since: now };
         self.last_beat = now;
         self.extended = Instant(0);
+        self.owed.serve = self.owns_outputs();
+        self.plan_checks(now);
+    }
+
+    /// Its checks begin anew.
+    pub fn plan_checks(&mut self, now: Instant) {
+        self.checks = 0;
+        self.check_due = self.rules.check.map_or(Instant::NEVER, |check| now + check.interval);
+    }
+
+    /// A check of its health ended.
+    fn checked(&mut self, now: Instant, success: bool, jitter: &mut Jitter) {
+        let Some(rules) = self.rules.check else { return };
+        self.checks = self.checks << 1 | u32::from(!success);
+        let window = u32::MAX >> (u32::BITS - u32::from(rules.of.clamp(1, CHECK_WINDOW_MAX)));
+        if (self.checks & window).count_ones() >= u32::from(rules.failures.max(1)) {
+            return self.fail(now, End::CheckFailed, jitter);
+        }
+        // Never without a pause: it would be started again in the same breath.
+        self.check_due = now + rules.interval.max(Millis(1));
     }
 
     /// Judges an end that was not ordered, and what follows it.
@@ -508,7 +550,7 @@ impl Child {
     pub fn order_dead(&mut self, now: Instant, fate: Fate) {
         self.drop_unsent();
         self.owed.kill = true;
-        self.owed.resume = false;
+        (self.owed.resume, self.owed.serve) = (false, false);
         self.phase = Phase::Clearing(fate);
         if self.owns_outputs() {
             self.outputs.endanger(now);

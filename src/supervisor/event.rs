@@ -5,7 +5,7 @@
     reason = "each variant has its sentence; its fields are newtypes that say what they are"
 )]
 
-use crate::time::Instant;
+use crate::time::{Instant, Millis};
 
 use super::{ChildId, Generation, Hook};
 
@@ -47,8 +47,13 @@ pub enum Event {
     SpawnFailed { child: ChildId, generation: Generation },
     /// The child says it serves: READY=1, a newline on its descriptor.
     ReadyReported { child: ChildId, generation: Generation },
-    /// The child proved progress.
-    Beat { child: ChildId, generation: Generation },
+    /// The child proved progress, at this time (which is not to come).
+    Beat { child: ChildId, generation: Generation, at: Instant },
+    /// The child said itself that it hangs (WATCHDOG=trigger), or broke the protocol of its heartbeat.
+    Hung { child: ChildId, generation: Generation },
+    /// This incarnation asked for another heartbeat time (WATCHDOG_USEC). Without effect where no
+    /// heartbeat is configured.
+    HeartbeatChanged { child: ChildId, generation: Generation, limit: Millis },
     /// The child asked for more time: its current deadlines do not fall before `until`.
     DeadlineExtended { child: ChildId, generation: Generation, until: Instant },
     /// A health check found the child failing, or a resource limit was exceeded.
@@ -66,6 +71,10 @@ pub enum Event {
     Ordered { child: ChildId, order: Order },
     /// Take everything down in order; `Action::Finish` follows when all are down.
     StopOrdered,
+    /// Nothing may run now (too hot, too cold): everything down in order, and held.
+    GateClosed,
+    /// What is wanted may run again.
+    GateOpened,
     /// The guard answered: it is alive.
     GuardEchoed,
 }

@@ -50,17 +50,17 @@ mod step;
 mod view;
 mod watch;
 
-pub use action::{Action, Actions, Hook, SignalKind};
+pub use action::{Action, Actions, Hook, Level, SignalKind};
 pub use event::{Event, Exit, Order};
 pub use record::{SAVED_WORDS, Saved};
-pub use rules::{ExitCodes, HookTimes, Kind, Ready, Restart, Rules};
+pub use rules::{CheckRules, ExitCodes, HookTimes, Kind, Ready, Restart, Rules};
 pub use set::ChildSet;
 
 use crate::limits::PROGRAM_COUNT_MAX;
 use crate::time::{Instant, Millis};
 use child::{Child, Phase, Rest};
 use series::Jitter;
-use view::View;
+use view::{Halt, View};
 use watch::Watch;
 
 /// Which child: an index into the supervisor's table.
@@ -97,7 +97,7 @@ pub enum State {
     Fatal,
     /// Stopped in its tracks by order (SIGSTOP).
     Paused,
-    /// Wanted, but something it requires is not ready (or, later, the machine is degraded).
+    /// Wanted, but something it requires is not ready, or the gate is closed (too hot, too cold).
     Held,
 }
 
@@ -157,8 +157,8 @@ pub struct Supervisor {
     children: Vec<Child>,
     jitter: Jitter,
     watch: Option<Watch>,
-    /// Everything is ordered down.
-    closing: bool,
+    /// Whether everything is to be down.
+    halt: Halt,
     finished: bool,
     /// A fact or an order came in that may call for more than waiting.
     changed: bool,
@@ -173,7 +173,7 @@ impl Supervisor {
             children: Vec::with_capacity(PROGRAM_COUNT_MAX),
             jitter: Jitter(seed),
             watch: None,
-            closing: false,
+            halt: Halt::No,
             finished: false,
             changed: false,
             wake: Instant::NEVER,
@@ -237,11 +237,9 @@ impl Supervisor {
     /// Takes in a fact. What follows from it is said by the next `decide`.
     pub fn observe(&mut self, now: Instant, event: Event) {
         let child = match event {
-            Event::StopOrdered => {
-                self.closing = true;
-                self.changed = true;
-                return;
-            }
+            Event::StopOrdered => return self.halt(Halt::Closing),
+            Event::GateClosed => return self.halt(Halt::Gate),
+            Event::GateOpened => return self.halt(Halt::No),
             Event::GuardEchoed => {
                 if let Some(watch) = &mut self.watch {
                     watch.echoed(now);
@@ -253,6 +251,8 @@ impl Supervisor {
             | Event::SpawnFailed { child, .. }
             | Event::ReadyReported { child, .. }
             | Event::Beat { child, .. }
+            | Event::Hung { child, .. }
+            | Event::HeartbeatChanged { child, .. }
             | Event::DeadlineExtended { child, .. }
             | Event::CheckFailed { child, .. }
             | Event::Exited { child, .. }
@@ -264,6 +264,14 @@ impl Supervisor {
         slot.observe(now, &event, &mut self.jitter);
         // A beat only moves a deadline further away: its cost must not depend on the others.
         self.changed |= !matches!(event, Event::Beat { .. });
+    }
+
+    /// Nothing takes back that everything is ordered down.
+    fn halt(&mut self, halt: Halt) {
+        if self.halt != Halt::Closing {
+            self.halt = halt;
+            self.changed = true;
+        }
     }
 
     fn order(&mut self, now: Instant, child: ChildId, order: Order) {
@@ -303,7 +311,7 @@ impl Supervisor {
         self.settle(now);
         self.give_orders(now, actions);
         self.feed(now, actions);
-        if self.closing && !self.finished && self.all_down() {
+        if self.halt == Halt::Closing && !self.finished && self.all_down() {
             self.finished = true;
             push(actions, Action::Finish);
         }
@@ -320,7 +328,7 @@ impl Supervisor {
     /// Lets every child go as far as it can at this time.
     fn settle(&mut self, now: Instant) {
         for _ in 0..PASS_COUNT_MAX {
-            let view = View::of(&self.children, self.closing);
+            let view = View::of(&self.children, self.halt);
             let mut moved = false;
             for (index, child) in self.children.iter_mut().enumerate() {
                 if !child.is_free() {

@@ -20,7 +20,7 @@
 //! | 10 | since when its state is what it is |
 //! | 11 | generation of the running hook |
 
-use crate::time::Instant;
+use crate::time::{Instant, Millis};
 
 use super::child::{Active, Child, Ending, Fate, Last, Owed, Phase, Rest, Stage, StopStage};
 use super::outputs::Outputs;
@@ -74,7 +74,10 @@ impl Child {
             self.born.0,
             self.outputs.danger.map_or(u64::MAX, |since| since.0.min(u64::MAX - 1)),
             self.since.0,
-            self.hook.map_or(0, |active| u64::from(active.generation)),
+            pair(
+                self.beat_limit.map_or(0, |limit| u32::try_from(limit.0.max(1)).unwrap_or(u32::MAX)),
+                self.hook.map_or(0, |active| active.generation),
+            ),
         ]
     }
 
@@ -133,8 +136,11 @@ impl Child {
         self.farewell = hook_of_tag(farewell);
         self.born = past(saved[8]);
         self.last_beat = now;
+        self.plan_checks(now);
         (self.since, self.shown) = (past(saved[10]), self.state());
-        self.owe_again(now, hook_of_tag(hook), saved[11] as u32, ending);
+        let (beat_limit, hook_generation) = unpair(saved[11]);
+        self.beat_limit = (beat_limit != 0).then_some(Millis(u64::from(beat_limit)));
+        self.owe_again(now, hook_of_tag(hook), hook_generation, ending);
     }
 
     /// Every order that was given and not confirmed, once more.
@@ -149,7 +155,8 @@ impl Child {
         // Nothing confirms a signal: its pause may have ended with this order, and a process that is
         // not paused does not mind.
         let resume = matches!(self.phase, Phase::Stopping { .. } | Phase::Running { .. });
-        self.owed = Owed { kill, resume, end_hook: false, last };
+        // What was to be served at the moment of the death is the child's already.
+        self.owed = Owed { kill, serve: false, resume, end_hook: false, last };
         let Some(hook) = hook else { return };
         let until = now + self.hook_time(hook);
         let ending = match ending {
@@ -240,6 +247,7 @@ fn hook_tag(hook: Option<Hook>) -> u8 {
         Some(Hook::StopCommand) => 4,
         Some(Hook::OnStop) => 5,
         Some(Hook::OnFailure) => 6,
+        Some(Hook::Check) => 7,
     }
 }
 
@@ -251,6 +259,7 @@ fn hook_of_tag(tag: u8) -> Option<Hook> {
         4 => Some(Hook::StopCommand),
         5 => Some(Hook::OnStop),
         6 => Some(Hook::OnFailure),
+        7 => Some(Hook::Check),
         _ => None,
     }
 }
@@ -305,7 +314,6 @@ const fn unpair(word: u64) -> (u32, u32) {
 mod tests {
     use super::*;
     use crate::supervisor::{HookTimes, Rules};
-    use crate::time::Millis;
 
     const NOW: Instant = Instant(5_000_000_000);
 

@@ -53,6 +53,17 @@ impl ExitCodes {
     }
 }
 
+/// When checks of a ready child make it a failed one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckRules {
+    /// From the end of one check (or from readiness) to the begin of the next.
+    pub interval: Millis,
+    /// So many failures …
+    pub failures: u8,
+    /// … among the last so many checks, at most `limits::CHECK_WINDOW_MAX`.
+    pub of: u8,
+}
+
 /// Which hooks a child has, each with the longest it may take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HookTimes {
@@ -66,6 +77,8 @@ pub struct HookTimes {
     pub on_failure: Option<Millis>,
     /// One run of `ready_check`.
     pub ready_check: Millis,
+    /// One run of `check`.
+    pub check: Millis,
 }
 
 /// The supervisor's knowledge of one program.
@@ -101,6 +114,8 @@ pub struct Rules {
     pub hooks: HookTimes,
     /// Longest silence while ready; `None`: not judged.
     pub heartbeat: Option<Millis>,
+    /// How its health is checked while it is ready.
+    pub check: Option<CheckRules>,
     /// It owns outputs, and this is the shortest limit among them for being unconfirmed.
     pub output_limit: Option<Millis>,
     /// Its lasting failure is the machine's failure.
@@ -135,8 +150,10 @@ impl Rules {
             on_stop: None,
             on_failure: None,
             ready_check: Millis::ZERO,
+            check: Millis::ZERO,
         },
         heartbeat: None,
+        check: None,
         output_limit: None,
         critical: false,
         after: ChildSet::EMPTY,

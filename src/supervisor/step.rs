@@ -10,7 +10,7 @@ use crate::time::{Instant, Millis};
 use super::child::{Active, Child, Ending, Last, Owed, Phase, Rest, Stage, StopStage};
 use super::series::Jitter;
 use super::view::Place;
-use super::{Action, ChildId, End, Generation, Hook, Kind, Ready, SignalKind};
+use super::{Action, ChildId, End, Generation, Hook, Kind, Level, Ready, SignalKind};
 
 impl Child {
     /// Goes one step, if there is one to go. Every path leads, after a few steps, to waiting for a
@@ -38,11 +38,11 @@ impl Child {
             }
             Phase::Starting { since, stage } => self.step_starting(now, since, stage, jitter),
             Phase::Running { .. } => {
-                let hung = self.heartbeat_deadline().is_due(now);
-                if hung {
+                if self.heartbeat_deadline().is_due(now) {
                     self.fail(now, End::Hung, jitter);
+                    return true;
                 }
-                hung
+                self.hook.is_none() && self.check_due.is_due(now) && self.run(now, Hook::Check)
             }
             Phase::Stopping { since, stage } => self.step_stopping(now, since, stage),
             Phase::Paused | Phase::Clearing(_) => false,
@@ -71,10 +71,8 @@ impl Child {
     }
 
     fn step_down(&mut self, now: Instant, rest: Rest, place: &Place) -> bool {
-        if self.spawn_count > 0 {
-            // Safe while it waits, also when it came to own an output only now.
-            self.secure(now);
-        }
+        // While it waits, also when it came to own an output only now.
+        self.secure(now);
         let bounced = core::mem::replace(&mut self.bounce, false);
         if self.retiring && !self.is_in_danger() {
             return self.go_to(Phase::Free);
@@ -109,7 +107,7 @@ impl Child {
         self.spawn_count = self.spawn_count.saturating_add(1);
         self.outputs.release();
         (self.succeeded, self.reported) = (false, false);
-        (self.extended, self.born) = (Instant(0), now);
+        (self.extended, self.born, self.beat_limit) = (Instant(0), now, None);
         self.owed.last = Some(Last::Spawn);
         self.go_to(Phase::Spawning { since: now })
     }
@@ -186,6 +184,7 @@ impl Child {
         let awaited = match active.hook {
             Hook::OnStart => self.phase == Phase::Preparing && !place.falling,
             Hook::ReadyCheck | Hook::FindMain => matches!(self.phase, Phase::Starting { .. }),
+            Hook::Check => matches!(self.phase, Phase::Running { .. }),
             Hook::StopCommand => {
                 matches!(self.phase, Phase::Stopping { stage: StopStage::Command { .. }, .. })
             }
@@ -224,6 +223,7 @@ impl Child {
         let time = match hook {
             Hook::OnStart => hooks.on_start,
             Hook::ReadyCheck => Some(hooks.ready_check),
+            Hook::Check => Some(hooks.check),
             Hook::FindMain => Some(Millis(FIND_MAIN_MS_MAX)),
             Hook::StopCommand => hooks.stop_command,
             Hook::OnStop => hooks.on_stop,
@@ -241,7 +241,7 @@ impl Child {
 
     fn heartbeat_deadline(&self) -> Instant {
         match self.rules.heartbeat {
-            Some(heartbeat) => (self.last_beat + heartbeat).max(self.extended),
+            Some(rules) => (self.last_beat + self.beat_limit.unwrap_or(rules)).max(self.extended),
             None => Instant::NEVER,
         }
     }
@@ -280,7 +280,12 @@ impl Child {
                     _ => {}
                 }
             }
-            Phase::Running { .. } => consider(self.heartbeat_deadline()),
+            Phase::Running { .. } => {
+                consider(self.heartbeat_deadline());
+                if self.hook.is_none() {
+                    consider(self.check_due);
+                }
+            }
             Phase::Stopping { since, stage } => consider(self.stop_deadline(since, stage)),
             _ => {}
         }
@@ -292,7 +297,8 @@ impl Child {
         if !self.is_in_danger() {
             return None;
         }
-        self.outputs.force(now).map(|attempt| Action::Force { child: id, attempt })
+        let level = if self.spawn_count == 0 { Level::Boot } else { Level::Safe };
+        self.outputs.force(now).map(|attempt| Action::Force { child: id, attempt, level })
     }
 
     /// A child that is being paused is forced after the signal, every other before anything else.
@@ -310,6 +316,8 @@ impl Child {
             Owed { resume: true, .. } => {
                 Some(Action::Signal { child, generation, signal: SignalKind::Resume })
             }
+            // Whoever is on the way down again sets its outputs itself, or has them forced.
+            Owed { serve: true, .. } if self.is_running() => Some(Action::Serve { child, generation }),
             _ => None,
         };
         let last = owed.last.map(|last| match last {

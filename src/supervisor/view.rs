@@ -13,6 +13,17 @@ pub(super) struct View {
     closing: bool,
 }
 
+/// Why everything is to be down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Halt {
+    /// It is not.
+    No,
+    /// For as long as the gate is closed: what is wanted is held.
+    Gate,
+    /// By order, for good.
+    Closing,
+}
+
 /// What the others mean for one child.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
@@ -28,12 +39,13 @@ pub(super) struct Place {
 
 impl View {
     /// Reads the table.
-    pub fn of(children: &[Child], closing: bool) -> View {
+    pub fn of(children: &[Child], halt: Halt) -> View {
+        let all = halt != Halt::No;
         let ready = collect(children, Child::is_ready);
-        let falling = falling(children, closing);
+        let falling = falling(children, all);
         let awaited = awaited(children, &ready, &falling);
-        let go_down = go_down(children, &falling, closing);
-        View { ready, falling, go_down, awaited, closing }
+        let go_down = go_down(children, &falling, all);
+        View { ready, falling, go_down, awaited, closing: halt == Halt::Closing }
     }
 
     /// What it means for one child.
@@ -64,8 +76,8 @@ fn collect(children: &[Child], is_member: impl Fn(&Child) -> bool) -> ChildSet {
 }
 
 /// Those that are to be down, and everyone who requires one of them.
-fn falling(children: &[Child], closing: bool) -> ChildSet {
-    let mut falling = collect(children, |child| child.is_ordered_down() || closing && !child.is_free());
+fn falling(children: &[Child], all: bool) -> ChildSet {
+    let mut falling = collect(children, |child| child.is_ordered_down() || all && !child.is_free());
     if falling.is_empty() {
         return falling;
     }
@@ -111,7 +123,7 @@ fn awaited(children: &[Child], ready: &ChildSet, falling: &ChildSet) -> ChildSet
 
 /// Those among the falling whose turn it is: nobody alive requires them and, when everything comes
 /// down, those they are to outlive are down.
-fn go_down(children: &[Child], falling: &ChildSet, closing: bool) -> ChildSet {
+fn go_down(children: &[Child], falling: &ChildSet, all: bool) -> ChildSet {
     if falling.is_empty() {
         return ChildSet::EMPTY;
     }
@@ -127,7 +139,7 @@ fn go_down(children: &[Child], falling: &ChildSet, closing: bool) -> ChildSet {
         if !falling.contains(id) || !alive.contains(id) {
             continue;
         }
-        let outlives = closing && child.rules.stops_after.intersects(&alive);
+        let outlives = all && child.rules.stops_after.intersects(&alive);
         if !child.is_stoppable() {
             under_way = true;
         } else if required.contains(id) || outlives {

@@ -157,6 +157,8 @@ pub struct Board {
     pub guard_alive: bool,
     watchdog: Option<Millis>,
     closing: bool,
+    /// Nothing may run now.
+    pub gate_closed: bool,
     actions: Box<Actions>,
     world: BTreeMap<(u64, u64), (u16, u32, Deed)>,
     pending: VecDeque<Event>,
@@ -185,6 +187,7 @@ pub fn rules() -> Rules {
         stop_timeout: ms(1000),
         hooks: HookTimes { ready_check: ms(500), ..Default::default() },
         heartbeat: Some(ms(300)),
+        check: None,
         output_limit: Some(ms(500)),
         critical: false,
         after: Default::default(),
@@ -208,6 +211,7 @@ impl Board {
             guard_alive: true,
             watchdog: None,
             closing: false,
+            gate_closed: false,
             actions: Box::new(Actions::new()),
             world: BTreeMap::new(),
             pending: VecDeque::new(),
@@ -419,7 +423,7 @@ impl Board {
                 None
             }
             Deed::Beat if (tree.main || tree.stray) && !tree.hung => {
-                self.pending.push_back(Event::Beat { child, generation });
+                self.pending.push_back(Event::Beat { child, generation, at: self.now });
                 Some((tree.behaviour.beat_every, Deed::Beat))
             }
             _ => None,
@@ -505,6 +509,9 @@ impl Board {
             let rules = kid.as_ref().map_or_else(rules, |kid| kid.rules);
             next.adopt(self.now, id, rules, self.core.save(id));
         }
+        if self.gate_closed {
+            next.observe(self.now, Event::GateClosed);
+        }
         if self.closing {
             next.observe(self.now, Event::StopOrdered);
         }
@@ -517,7 +524,7 @@ impl Board {
             self.log.push((self.now, action));
         }
         match action {
-            Action::Force { child, attempt } => {
+            Action::Force { child, attempt, .. } => {
                 let now = self.now;
                 let kid = self.kid(child);
                 if kid.stuck_until <= now {
@@ -540,7 +547,7 @@ impl Board {
                     self.schedule(0, 0, 0, Deed::Tell(event));
                 }
             }
-            Action::Feed | Action::Finish => {}
+            Action::Serve { .. } | Action::Feed | Action::Finish => {}
         }
     }
 

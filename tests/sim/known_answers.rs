@@ -3,15 +3,15 @@
 
 use multusd::limits::PROGRAM_COUNT_MAX;
 use multusd::supervisor::{
-    Action, ChildId, End, Event, Exit, Generation, Hook, Kind, Order, Ready, Restart, Rules, SignalKind,
-    State,
+    Action, ChildId, End, Event, Exit, Generation, Hook, Kind, Level, Order, Ready, Restart, Rules,
+    SignalKind, State,
 };
 use multusd::time::Instant;
 
 use crate::board::{Behaviour, Board, HookLuck, Kid, Murder, ms, rules};
 
 /// Without outputs, ready at once, never judged: the least a child can be.
-fn plain() -> Rules {
+pub fn plain() -> Rules {
     Rules { output_limit: None, heartbeat: None, ..rules() }
 }
 
@@ -23,17 +23,17 @@ fn requiring(others: &[ChildId]) -> Rules {
     rules
 }
 
-fn state(board: &Board, id: ChildId) -> State {
+pub fn state(board: &Board, id: ChildId) -> State {
     board.status(id).state
 }
 
 /// What was ordered since the log was last cleared, without feeds.
-fn orders(board: &mut Board) -> Vec<Action> {
+pub fn orders(board: &mut Board) -> Vec<Action> {
     let log = core::mem::take(&mut board.log);
     log.into_iter().map(|(_, action)| action).filter(|action| *action != Action::Feed).collect()
 }
 
-fn settled(rules: Rules) -> (Board, ChildId) {
+pub fn settled(rules: Rules) -> (Board, ChildId) {
     let mut board = Board::quiet();
     let id = board.install(rules);
     board.run_for(6000);
@@ -92,9 +92,9 @@ fn a_settled_child_with_outputs_is_forced_killed_forced_again_and_restarted() {
     board.run_for(0);
     let (dead, next) = (Generation(1), Generation(2));
     let expected = [
-        Action::Force { child, attempt: 2 },
+        Action::Force { child, attempt: 2, level: Level::Safe },
         Action::KillTree { child, generation: dead },
-        Action::Force { child, attempt: 3 },
+        Action::Force { child, attempt: 3, level: Level::Safe },
         Action::Spawn { child, generation: next },
     ];
     assert_eq!(orders(&mut board), expected);
@@ -346,9 +346,9 @@ fn an_ordered_stop_asks_then_kills_then_forces_then_runs_on_stop() {
     assert_eq!(orders(&mut board), [asked]);
     board.run_for(100);
     let expected = [
-        Action::Force { child, attempt: 2 },
+        Action::Force { child, attempt: 2, level: Level::Safe },
         Action::KillTree { child, generation },
-        Action::Force { child, attempt: 3 },
+        Action::Force { child, attempt: 3, level: Level::Safe },
         Action::Run { child, generation, hook: Hook::OnStop },
     ];
     assert_eq!(orders(&mut board), expected);
@@ -514,12 +514,17 @@ fn a_paused_child_is_safe_and_not_judged_and_goes_on_when_resumed() {
     assert!(board.status(child).outputs_safe);
     let generation = Generation(1);
     let pause = Action::Signal { child, generation, signal: SignalKind::Pause };
-    let expected = [pause, Action::Force { child, attempt: 2 }, Action::Force { child, attempt: 3 }];
+    let expected = [
+        pause,
+        Action::Force { child, attempt: 2, level: Level::Safe },
+        Action::Force { child, attempt: 3, level: Level::Safe },
+    ];
     assert_eq!(orders(&mut board), expected);
     board.order(child, Order::Resume);
     board.run_for(10_000);
     assert_eq!(state(&board, child), State::Running);
-    assert_eq!(orders(&mut board), [Action::Signal { child, generation, signal: SignalKind::Resume }]);
+    let resume = Action::Signal { child, generation, signal: SignalKind::Resume };
+    assert_eq!(orders(&mut board), [Action::Serve { child, generation }, resume]);
 }
 
 #[test]
@@ -540,13 +545,14 @@ fn a_paused_child_whose_process_dies_has_failed_and_is_restarted() {
     // Paused it proved no health: the pause is that of a first failure.
     assert_eq!(state(&board, child), State::Backoff);
     let expected = [
-        Action::Force { child, attempt: 4 },
+        Action::Force { child, attempt: 4, level: Level::Safe },
         Action::KillTree { child, generation: dead },
-        Action::Force { child, attempt: 5 },
+        Action::Force { child, attempt: 5, level: Level::Safe },
     ];
     assert_eq!(orders(&mut board), expected);
     board.run_for(1000);
-    assert_eq!(orders(&mut board), [Action::Spawn { child, generation: next }]);
+    let serve = Action::Serve { child, generation: next };
+    assert_eq!(orders(&mut board), [Action::Spawn { child, generation: next }, serve]);
     board.run_for(1000);
     assert_eq!(state(&board, child), State::Running);
 }
@@ -606,10 +612,14 @@ fn a_child_that_comes_to_own_an_output_while_it_waits_has_it_forced_at_once() {
     board.kid(child).behaviour = Behaviour::GOOD;
     board.log.clear();
     board.run_for(10);
-    assert_eq!(orders(&mut board), [Action::Force { child, attempt: 1 }]);
+    assert_eq!(orders(&mut board), [Action::Force { child, attempt: 1, level: Level::Safe }]);
     assert!(board.status(child).outputs_safe);
     board.run_for(2000);
-    assert_eq!(orders(&mut board), [Action::Spawn { child, generation: Generation(2) }]);
+    let generation = Generation(2);
+    assert_eq!(
+        orders(&mut board),
+        [Action::Spawn { child, generation }, Action::Serve { child, generation }]
+    );
 }
 
 #[test]

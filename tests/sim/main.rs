@@ -5,5 +5,6 @@
 
 mod board;
 mod known_answers;
+mod liveness;
 mod oracle;
 mod properties;

@@ -112,6 +112,10 @@ struct Seen {
     paused_at: Instant,
     amended: Option<Instant>,
     exited: bool,
+    /// It said itself that it hangs.
+    said_hung: Generation,
+    /// The heartbeat time that an incarnation asked for.
+    beat_limit: Option<(Generation, Millis)>,
     earliest_start: Instant,
     rung: u32,
     /// Ordered to restart, and not started since: whatever its back-off says.
@@ -128,6 +132,8 @@ pub struct Oracle {
     fed_or_withheld: Instant,
     pub feed_count: u64,
     pub finish_count: u64,
+    /// Nothing may run now.
+    pub gate_closed: bool,
     pub counts: Counts,
 }
 
@@ -142,6 +148,7 @@ impl Oracle {
             fed_or_withheld: Instant(0),
             feed_count: 0,
             finish_count: 0,
+            gate_closed: false,
             counts: Counts::default(),
         }
     }
@@ -191,6 +198,8 @@ impl Oracle {
         let Some(heartbeat) = rules.heartbeat.filter(|_| status.state == State::Running) else {
             return false;
         };
+        let asked = seen.beat_limit.filter(|(generation, _)| *generation == status.generation);
+        let heartbeat = asked.map_or(heartbeat, |(_, limit)| limit);
         (seen.beat.max(status.since) + heartbeat).max(seen.extended).is_due(now)
     }
 
@@ -226,7 +235,15 @@ impl Oracle {
     pub fn observed(&mut self, now: Instant, event: &Event, kids: &[Option<Kid>]) {
         match *event {
             Event::GuardEchoed => self.echo = now,
-            Event::Beat { child, generation } if self.is_current(child, generation) => {
+            Event::Hung { child, generation } if self.is_current(child, generation) => {
+                self.seen[child.index()].said_hung = generation;
+            }
+            Event::HeartbeatChanged { child, generation, limit } if self.is_current(child, generation) => {
+                self.seen[child.index()].beat_limit = Some((generation, limit));
+            }
+            Event::GateClosed => self.gate_closed = true,
+            Event::GateOpened => self.gate_closed = false,
+            Event::Beat { child, generation, .. } if self.is_current(child, generation) => {
                 self.seen[child.index()].beat = now;
             }
             Event::DeadlineExtended { child, generation, until } if self.is_current(child, generation) => {
@@ -327,7 +344,7 @@ impl Oracle {
 
     fn check_action(&mut self, now: Instant, core: &Supervisor, kids: &[Option<Kid>], action: &Action) {
         match *action {
-            Action::Force { child, attempt } => {
+            Action::Force { child, attempt, .. } => {
                 let seen = &mut self.seen[child.index()];
                 seen.attempt = attempt;
                 seen.forced_at = now;
@@ -353,11 +370,20 @@ impl Oracle {
                 self.counts.add(match hook {
                     multusd::supervisor::Hook::OnStart => "hook: on_start",
                     multusd::supervisor::Hook::ReadyCheck => "hook: ready_check",
+                    multusd::supervisor::Hook::Check => "hook: check",
                     multusd::supervisor::Hook::FindMain => "hook: find main",
                     multusd::supervisor::Hook::StopCommand => "hook: stop_command",
                     multusd::supervisor::Hook::OnStop => "hook: on_stop",
                     multusd::supervisor::Hook::OnFailure => "hook: on_failure",
                 })
+            }
+            Action::Serve { child, generation } => {
+                self.counts.add("action: serve");
+                let status = core.status(child);
+                let ready = status
+                    .is_some_and(|status| status.state == State::Running && status.generation == generation);
+                let owner = kids[child.index()].as_ref().is_some_and(|kid| kid.rules.output_limit.is_some());
+                self.check_child(ready && owner, child.index(), "only a ready owner's outputs go to running");
             }
             Action::EndHook { .. } => self.counts.add("action: end hook"),
             Action::Feed => {
@@ -386,6 +412,7 @@ impl Oracle {
             return; // given again after an adoption
         }
         self.counts.add("action: spawn");
+        self.check_child(!self.gate_closed, slot, "nothing is started while the gate is closed");
         self.check_child(generation > seen.spawn, slot, "2: generations count up");
         self.check_child(kid.tree.is_none(), slot, "2: never two processes for one child");
         if kid.rules.output_limit.is_some() {
@@ -479,7 +506,8 @@ impl Oracle {
         let judged = was_up && matches!(status.state, State::Backoff | State::Exited | State::Fatal);
         let simple = kid.rules.kind == Kind::Simple && !matches!(kid.rules.ready, Ready::Check(_));
         let healthy = simple && tree.main && !tree.hung && tree.behaviour.ready_after <= 300;
-        let silent = matches!(status.last_end, Some(End::Hung | End::StartTimedOut));
+        let silent = matches!(status.last_end, Some(End::Hung | End::StartTimedOut))
+            && self.seen[slot].said_hung != status.generation;
         self.check_child(!(judged && healthy && silent), slot, "no healthy child is killed");
     }
 
@@ -517,6 +545,7 @@ fn child_of(action: &Action) -> Option<ChildId> {
     match *action {
         Action::Force { child, .. }
         | Action::Spawn { child, .. }
+        | Action::Serve { child, .. }
         | Action::Signal { child, .. }
         | Action::KillTree { child, .. }
         | Action::Run { child, .. }

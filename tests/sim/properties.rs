@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use multusd::limits::PROGRAM_COUNT_MAX;
 use multusd::supervisor::{
-    ChildId, ChildSet, Event, Exit, Generation, HookTimes, Kind, Order, Ready, Restart, Rules, State,
+    CheckRules, ChildId, ChildSet, Event, Exit, Generation, HookTimes, Kind, Order, Ready, Restart, Rules,
+    State,
 };
 use multusd::time::Instant;
 
@@ -53,7 +54,12 @@ fn wild_rules(dice: &mut Dice, slot: usize) -> Rules {
         on_stop: hook(),
         on_failure: hook(),
         ready_check: ms(300),
+        check: ms(200),
     };
+    wild.check = dice.one_in(3).then(|| {
+        let of = 1 + dice.roll(5) as u8;
+        CheckRules { interval: ms(dice.roll(400)), failures: 1 + dice.roll(u64::from(of)) as u8, of }
+    });
     wild_dependencies(dice, slot, &mut wild);
     wild
 }
@@ -119,7 +125,7 @@ impl Script {
     fn mishap(&mut self) {
         let Some(child) = self.anyone() else { return self.change_configuration(None) };
         let generation = self.current(child);
-        match self.dice.roll(16) {
+        match self.dice.roll(20) {
             0..=3 => self.give_order(child),
             4 => {
                 self.board.oracle.counts.add("fault: outputs stuck");
@@ -150,6 +156,20 @@ impl Script {
             12 => {
                 self.board.oracle.counts.add("fault: guard silent");
                 self.board.guard_alive = self.dice.one_in(2);
+            }
+            13 => {
+                self.board.oracle.counts.add("fault: gate");
+                self.board.gate_closed = self.dice.one_in(2);
+                let event = if self.board.gate_closed { Event::GateClosed } else { Event::GateOpened };
+                self.board.tell(event);
+            }
+            14 => {
+                self.board.oracle.counts.add("fault: says that it hangs");
+                self.board.tell(Event::Hung { child, generation });
+            }
+            15 => {
+                let limit = ms(300 + self.dice.roll(1500));
+                self.board.tell(Event::HeartbeatChanged { child, generation, limit });
             }
             _ => self.change_configuration(Some(child)),
         }
@@ -185,7 +205,7 @@ impl Script {
         let exit = Exit::Code(0);
         self.board.tell(Event::Exited { child, generation, exit });
         self.board.tell(Event::Spawned { child, generation });
-        self.board.tell(Event::Beat { child, generation });
+        self.board.tell(Event::Beat { child, generation, at: self.board.now });
         self.board.tell(Event::ReadyReported { child, generation });
         let nobody = ChildId(u16::MAX);
         self.board.tell(Event::Exited { child: nobody, generation, exit });
@@ -220,6 +240,8 @@ impl Script {
     /// Faults cease; everything recovers, then everything stops.
     fn calm_down(&mut self) {
         self.board.wild = false;
+        self.board.gate_closed = false;
+        self.board.tell(Event::GateOpened);
         self.board.guard_alive = true;
         for slot in 0..self.slots {
             let id = ChildId(slot as u16);
@@ -345,6 +367,8 @@ fn assert_interesting(total: &Counts, scripts: u64) {
         ("fault: never ready", 50),
         ("fault: outputs stuck", 50),
         ("fault: check failed", 50),
+        ("fault: gate", 50),
+        ("fault: says that it hangs", 50),
         ("fault: supervisor oversleeps", 50),
         ("fault: supervisor killed", 50),
         ("fault: clock at its maximum", 1),
@@ -376,6 +400,7 @@ fn assert_interesting(total: &Counts, scripts: u64) {
         ("hook: on_start", 50),
         ("hook: ready_check", 50),
         ("hook: find main", 20),
+        ("hook: check", 50),
         ("hook: stop_command", 20),
         ("hook: on_stop", 20),
         ("hook: on_failure", 20),
@@ -383,6 +408,7 @@ fn assert_interesting(total: &Counts, scripts: u64) {
         ("action: spawn", 500),
         ("action: kill tree", 500),
         ("action: end hook", 10),
+        ("action: serve", 200),
         ("action: stop signal", 50),
         ("action: pause signal", 5),
         ("action: resume signal", 5),

@@ -1,0 +1,168 @@
+//! Known answers about heartbeats, checks, levels of outputs and the gate.
+
+use multusd::supervisor::{
+    Action, CheckRules, ChildId, End, Event, Generation, Hook, Level, Order, Rules, State,
+};
+
+use crate::board::{Board, HookLuck, Murder, ms, rules};
+use crate::known_answers::{orders, plain, settled, state};
+
+const FIRST: Generation = Generation(1);
+
+#[test]
+fn a_beat_counts_from_its_own_time_and_one_from_the_future_from_now() {
+    let (mut board, child) = settled(rules());
+    board.hang(child);
+    let at = board.now;
+    board.run_for(200);
+    board.tell(Event::Beat { child, generation: FIRST, at: at + ms(50) });
+    board.tell(Event::Beat { child, generation: FIRST, at });
+    board.run_for(0);
+    assert_eq!(board.status(child).last_beat, Some(at + ms(50)));
+    board.tell(Event::Beat { child, generation: FIRST, at: at + ms(100_000) });
+    board.run_for(0);
+    assert_eq!(board.status(child).last_beat, Some(board.now));
+}
+
+#[test]
+fn a_child_that_says_it_hangs_is_killed_at_once() {
+    let (mut board, child) = settled(rules());
+    board.tell(Event::Hung { child, generation: FIRST });
+    board.run_for(0);
+    assert_eq!(board.status(child).last_end, Some(End::Hung));
+}
+
+#[test]
+fn another_heartbeat_time_holds_for_the_incarnation_that_asked_and_for_a_successor() {
+    let (mut board, child) = settled(rules());
+    board.tell(Event::HeartbeatChanged { child, generation: FIRST, limit: ms(900) });
+    board.hang(child);
+    board.run_for(100);
+    board.murder = Some(Murder::AfterPerforming);
+    board.wake(false);
+    board.run_for(850);
+    assert_eq!(state(&board, child), State::Running, "adopted, it has its whole time once more");
+    board.run_for(100);
+    assert_eq!(board.status(child).last_end, Some(End::Hung));
+    board.run_for(3000);
+    let beat = board.status(child).last_beat.unwrap();
+    board.hang(child);
+    board.run_for(400);
+    assert_eq!(board.status(child).failures, 2, "the next one is judged by the rules again: {beat:?}");
+}
+
+fn checked(failures: u8, of: u8) -> (Board, ChildId) {
+    let mut rules = Rules { check: Some(CheckRules { interval: ms(100), failures, of }), ..plain() };
+    rules.hooks.check = ms(50);
+    settled(rules)
+}
+
+#[test]
+fn one_failed_check_is_no_failure_where_two_are_wanted_but_the_second_in_the_window_is() {
+    let (mut board, child) = checked(2, 3);
+    board.kid(child).luck = HookLuck::Fail;
+    while !orders(&mut board).contains(&Action::Run { child, generation: FIRST, hook: Hook::Check }) {
+        board.run_for(1);
+    }
+    board.run_for(20);
+    board.kid(child).luck = HookLuck::Succeed;
+    board.run_for(130);
+    assert_eq!(state(&board, child), State::Running);
+    board.kid(child).luck = HookLuck::Fail;
+    board.run_for(130);
+    assert_eq!(board.status(child).last_end, Some(End::CheckFailed));
+    assert_eq!(board.status(child).failures, 1);
+}
+
+#[test]
+fn failures_that_are_further_apart_than_the_window_are_forgotten() {
+    let (mut board, child) = checked(2, 2);
+    for _ in 0..20 {
+        for luck in [HookLuck::Fail, HookLuck::Succeed, HookLuck::Succeed] {
+            board.kid(child).luck = luck;
+            while !orders(&mut board).iter().any(|action| matches!(action, Action::Run { .. })) {
+                board.run_for(1);
+            }
+            board.run_for(20);
+        }
+    }
+    assert_eq!(board.status(child).failures, 0);
+}
+
+#[test]
+fn a_check_that_takes_too_long_has_failed() {
+    let (mut board, child) = checked(1, 1);
+    board.kid(child).luck = HookLuck::Hang;
+    board.run_for(300);
+    assert_eq!(board.status(child).last_end, Some(End::CheckFailed));
+}
+
+#[test]
+fn outputs_are_forced_to_boot_until_the_first_start_and_to_safe_ever_after() {
+    let mut board = Board::quiet();
+    let child = board.install(Rules { autostart: false, ..rules() });
+    board.run_for(100);
+    assert_eq!(orders(&mut board), [Action::Force { child, attempt: 1, level: Level::Boot }]);
+    board.order(child, Order::Start);
+    board.run_for(500);
+    let generation = FIRST;
+    assert_eq!(
+        orders(&mut board),
+        [Action::Spawn { child, generation }, Action::Serve { child, generation }]
+    );
+    board.order(child, Order::Stop);
+    board.run_for(3000);
+    assert_eq!(state(&board, child), State::Stopped);
+    let forces = orders(&mut board);
+    let levels = forces.iter().filter_map(|action| match action {
+        Action::Force { level, .. } => Some(*level),
+        _ => None,
+    });
+    assert!(levels.clone().count() >= 2 && levels.clone().all(|level| level == Level::Safe), "{forces:?}");
+}
+
+#[test]
+fn a_closed_gate_takes_everything_down_in_order_and_holds_it_until_it_opens() {
+    let mut board = Board::quiet();
+    board.set_watchdog(Some(ms(1000)));
+    let base = board.install(rules());
+    let mut needs = rules();
+    needs.requires.insert(base);
+    let top = board.install(needs);
+    let idle = board.install(Rules { autostart: false, ..rules() });
+    board.run_for(6000);
+    board.log.clear();
+    board.tell(Event::GateClosed);
+    board.run_for(20_000);
+    for child in [base, top] {
+        assert_eq!(state(&board, child), State::Held);
+        assert!(board.status(child).outputs_safe && board.status(child).failures == 0);
+    }
+    let signalled: Vec<ChildId> = board
+        .log
+        .iter()
+        .filter_map(|(_, action)| match action {
+            Action::Signal { child, .. } => Some(*child),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(signalled, [top, base]);
+    assert_eq!(board.count(|action| *action == Action::Feed), 20, "the watchdog is fed");
+    assert_eq!(board.oracle.finish_count, 0);
+    board.tell(Event::GateOpened);
+    board.run_for(6000);
+    for (child, expected) in [(base, State::Running), (top, State::Running), (idle, State::Stopped)] {
+        assert_eq!(state(&board, child), expected);
+    }
+}
+
+#[test]
+fn a_gate_that_opens_takes_back_no_stop_of_everything() {
+    let (mut board, child) = settled(plain());
+    board.tell(Event::GateClosed);
+    board.stop_all();
+    board.tell(Event::GateOpened);
+    board.run_for(5000);
+    assert_eq!(state(&board, child), State::Stopped);
+    assert_eq!(board.oracle.finish_count, 1);
+}
