@@ -9,7 +9,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::NAME_BYTES_MAX;
+use crate::limits::{NAME_BYTES_MAX, WATCHDOG_COUNT_MAX};
 
 /// Version of the protocol, byte 0 of every packet.
 pub const VERSION: u8 = 1;
@@ -54,6 +54,8 @@ pub enum Request {
     /// The whole text behind this connection's last `Reload` or `Refused` (whose own text is the
     /// beginning of it), from this byte on: `Reply::Page`, empty where there is none.
     Page { from: u32 },
+    /// How the watchdogs and the temperature stand: `Reply::Watchdogs`.
+    Watchdogs,
 }
 
 /// Which end.
@@ -98,6 +100,12 @@ pub enum Reply {
     Events { events: heapless::Vec<Event, EVENT_PAGE_COUNT> },
     /// A piece of a long text; `next` as above.
     Page { text: heapless::String<4096>, next: Option<u32> },
+    /// The watchdogs; why they are not fed (empty: they are); the temperature, where it is watched.
+    Watchdogs {
+        watchdogs: heapless::Vec<Watchdog, WATCHDOG_COUNT_MAX>,
+        withheld: Text,
+        temperature: Option<Temperature>,
+    },
 }
 
 /// Why not.
@@ -169,6 +177,45 @@ pub struct ProgramStatus {
     pub heartbeat: Option<Heartbeat>,
     /// Outputs it owns.
     pub outputs: heapless::Vec<Output, 8>,
+}
+
+/// One watchdog.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watchdog {
+    /// Its section's; empty for `[watchdog]`.
+    pub name: Name,
+    /// The device, or the line that is pulsed.
+    pub what: heapless::String<120>,
+    /// Milliseconds without a feed until it resets the machine, as configured.
+    pub asked_ms: u64,
+    /// The same, in force; none: it is not armed by us.
+    pub timeout_ms: Option<u64>,
+    /// Milliseconds before that at which it warns; none: it does not.
+    pub pretimeout_ms: Option<u64>,
+    /// Milliseconds left; none: it does not say.
+    pub left_ms: Option<u64>,
+    /// Milliseconds since the last feed; none: it was not fed yet.
+    pub fed_ms: Option<u64>,
+    /// Why it is not armed, or what else there is to know.
+    pub note: Text,
+}
+
+/// The temperature that programs may run at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Temperature {
+    /// Thousandths of a degree Celsius; none: it cannot be read.
+    pub now: Option<i32>,
+    /// Programs run from here …
+    pub min: i32,
+    /// … to here; once stopped, again from so much below.
+    pub max: i32,
+    pub hysteresis: i32,
+    /// Milliseconds since it was read.
+    pub age_ms: Option<u64>,
+    /// Programs may run.
+    pub open: bool,
+    /// All that in a sentence.
+    pub text: Text,
 }
 
 /// How a process ended: exactly one of the two.

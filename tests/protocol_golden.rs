@@ -41,6 +41,7 @@ fn requests() -> Vec<(&'static str, Request)> {
         ("Shutdown-PowerOff", Request::Shutdown { how: Shutdown::PowerOff, in_ms: 0 }),
         ("CancelShutdown", Request::CancelShutdown),
         ("Page", Request::Page { from: 70_000 }),
+        ("Watchdogs", Request::Watchdogs),
     ]
 }
 
@@ -59,9 +60,10 @@ fn request_kind(request: &Request) -> usize {
         Request::Shutdown { .. } => 8,
         Request::CancelShutdown => 9,
         Request::Page { .. } => 10,
+        Request::Watchdogs => 11,
     }
 }
-const REQUEST_KINDS: usize = 11;
+const REQUEST_KINDS: usize = 12;
 
 fn reply_kind(reply: &Reply) -> usize {
     match reply {
@@ -71,9 +73,10 @@ fn reply_kind(reply: &Reply) -> usize {
         Reply::Status { .. } => 3,
         Reply::Events { .. } => 4,
         Reply::Page { .. } => 5,
+        Reply::Watchdogs { .. } => 6,
     }
 }
-const REPLY_KINDS: usize = 6;
+const REPLY_KINDS: usize = 7;
 
 const STATES: [State; 9] = [
     State::Stopped,
@@ -153,6 +156,40 @@ fn event(seq: u64, from: State, to: State) -> Event {
     Event { seq, at_ms: 123_456, name: text("pump"), from, to, pid: 4711, reason: text("exit code 1") }
 }
 
+fn watchdogs() -> Reply {
+    let chip = Watchdog {
+        name: text(""),
+        what: text("/dev/watchdog"),
+        asked_ms: 60_000,
+        timeout_ms: Some(15_000),
+        pretimeout_ms: Some(3000),
+        left_ms: Some(14_000),
+        fed_ms: Some(310),
+        note: text("the last reset was the watchdog's"),
+    };
+    let external = Watchdog {
+        name: text("external"),
+        what: text("pinctrl-bcm2835:17"),
+        asked_ms: 1600,
+        timeout_ms: None,
+        pretimeout_ms: None,
+        left_ms: None,
+        fed_ms: None,
+        note: text("Device or resource busy"),
+    };
+    let temperature = Temperature {
+        now: Some(-1500),
+        min: -10_000,
+        max: 80_000,
+        hysteresis: 5000,
+        age_ms: Some(900),
+        open: true,
+        text: text("-1.5 °C"),
+    };
+    let withheld = text("outputs of pump are not confirmed safe");
+    Reply::Watchdogs { watchdogs: list(&[chip, external]), withheld, temperature: Some(temperature) }
+}
+
 fn replies() -> Vec<(&'static str, Reply)> {
     let around = |first: usize| {
         let pair = |index: usize| event(index as u64 + 7, STATES[index % 9], STATES[(index + 1) % 9]);
@@ -168,6 +205,11 @@ fn replies() -> Vec<(&'static str, Reply)> {
         ("Events-5-9", Reply::Events { events: around(5) }),
         ("Page", Reply::Page { text: text("line 12: \u{e9}\n"), next: Some(4096) }),
         ("Page-last", Reply::Page { text: text(""), next: None }),
+        ("Watchdogs", watchdogs()),
+        (
+            "Watchdogs-none",
+            Reply::Watchdogs { watchdogs: list(&[]), withheld: text(""), temperature: None },
+        ),
     ];
     for (label, why) in REFUSALS {
         all.push((label, Reply::Refused { why, text: text("not you") }));
@@ -283,6 +325,25 @@ fn the_largest_messages_fit_a_packet() {
         config_note: full(),
         limitations: std::iter::repeat_n(full(), 8).collect(),
     };
+    let watchdog = Watchdog {
+        name: full(),
+        what: full(),
+        asked_ms: u64::MAX,
+        timeout_ms: Some(u64::MAX),
+        pretimeout_ms: Some(u64::MAX),
+        left_ms: Some(u64::MAX),
+        fed_ms: Some(u64::MAX),
+        note: full(),
+    };
+    let temperature = Temperature {
+        now: Some(i32::MIN),
+        min: i32::MIN,
+        max: i32::MIN,
+        hysteresis: i32::MIN,
+        age_ms: Some(u64::MAX),
+        open: true,
+        text: full(),
+    };
     let page = std::iter::repeat_n(largest_program(), STATUS_PAGE_COUNT).collect();
     let largest = [
         Reply::Status { programs: page, next: Some(u16::MAX) },
@@ -290,6 +351,11 @@ fn the_largest_messages_fit_a_packet() {
         Reply::Daemon(daemon),
         Reply::Page { text: full(), next: Some(u32::MAX) },
         Reply::Refused { why: Refusal::BadConfig, text: full() },
+        Reply::Watchdogs {
+            watchdogs: std::iter::repeat_n(watchdog, 4).collect(),
+            withheld: full(),
+            temperature: Some(temperature),
+        },
     ];
     for reply in largest {
         let bytes = encoded(&reply);

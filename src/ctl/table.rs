@@ -1,7 +1,7 @@
 //! The one table of commands and options. Help, manual pages and shell completion are derived
 //! from it, so a new command is one row here and one function.
 
-use super::{Call, Exit, Outcome, orders, status};
+use super::{Call, Exit, Outcome, orders, status, watchdog};
 
 /// What an argument is, for completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,6 +192,16 @@ pub const COMMANDS: &[Command] = &[
         what: "Shows every change of state from now on; Ctrl-C ends.",
         more: "The time is in seconds since boot. With --json each event is an object on its own line.",
         run: status::events,
+    },
+    Command {
+        name: "watchdog",
+        arguments: "",
+        count: 0..=0,
+        takes: Takes::Nothing,
+        options: &[JSON],
+        what: "Shows the watchdogs, whether they are fed, and the temperature.",
+        more: "It exits with 1 if one of them is not armed or not fed.",
+        run: watchdog::watchdog,
     },
     Command {
         name: "reboot",

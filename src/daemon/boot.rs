@@ -168,6 +168,7 @@ impl Daemon {
             limitations: heapless::Vec::new(),
             reload: reload::Progress::default(),
             end: shutdown::End::default(),
+            watch: super::watchdog::Watch::default(),
             retry_at: None,
             _guard: guard,
             run_dir,

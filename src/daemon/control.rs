@@ -140,7 +140,11 @@ impl Daemon {
     fn answer(&mut self, index: usize, allowed: bool, request: Request) -> Option<Reply> {
         let harmless = matches!(
             request,
-            Request::Daemon | Request::Status { .. } | Request::Subscribe | Request::Page { .. }
+            Request::Daemon
+                | Request::Status { .. }
+                | Request::Subscribe
+                | Request::Page { .. }
+                | Request::Watchdogs
         );
         if !harmless && !allowed {
             let who =
@@ -167,11 +171,19 @@ impl Daemon {
             Request::Shutdown { how, in_ms } => self.plan_shutdown(how, Millis(in_ms)),
             Request::CancelShutdown => self.cancel_shutdown(),
             Request::Page { from } => self.reload.page(from),
+            Request::Watchdogs => self.watch_report(),
         })
     }
 
     fn describe(&self) -> DaemonStatus {
         let now = clock::now();
+        let mut limitations = self.limitations.clone();
+        // More than fit are on standard error only.
+        let mut add = |words: core::fmt::Arguments| drop(limitations.push(text(words)));
+        self.watch_limitations(&mut add);
+        if let Some(why) = self.why_gate_is_closed() {
+            add(format_args!("{why}"));
+        }
         let mut version = heapless::String::new();
         write_cut(&mut version, format_args!("{}", env!("CARGO_PKG_VERSION")));
         DaemonStatus {
@@ -183,7 +195,7 @@ impl Daemon {
             programs: self.table.iter().flatten().count() as u16,
             shutdown_in_ms: self.shutdown_pending().map(|at| at.since(now).0),
             config_note: self.note.clone(),
-            limitations: self.limitations.clone(),
+            limitations,
         }
     }
 

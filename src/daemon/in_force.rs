@@ -16,13 +16,15 @@ pub struct InForce {
     specs: Vec<Rc<Spec>>,
     /// Members of this group may give orders.
     pub control_group: Option<u32>,
+    /// What systemd does here: see `watchdog::Systemd`.
+    pub systemd: u8,
 }
 
 impl InForce {
     /// From what was read and what that resolved to; they are of the same length and order.
     pub fn new(config: Config, resolved: Resolved) -> Self {
         let specs = resolved.specs.into_iter().map(Rc::new).collect();
-        InForce { config, specs, control_group: resolved.control_group }
+        InForce { config, specs, control_group: resolved.control_group, systemd: resolved.systemd }
     }
 
     /// One program by name.

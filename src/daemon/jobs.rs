@@ -24,6 +24,8 @@ pub enum Job {
     Write,
     /// Keeps the last good configuration.
     Save,
+    /// Reads the temperature.
+    Temperature,
 }
 
 /// How to find every process of a program.

@@ -139,7 +139,7 @@ impl Daemon {
         let Some(code) = self.job_has_ended(job) else { return };
         match job {
             Job::Load => self.finish_reload(code),
-            Job::Write => {}
+            Job::Write | Job::Temperature => {}
             Job::Save if code == 0 => {}
             Job::Save => say!(
                 "the last good configuration could not be kept in {}",
@@ -262,6 +262,10 @@ impl Daemon {
         self.install_waiting(on_probation);
         self.relate_all();
         self.restart_writer();
+        // A life's first: nothing is kept for a successor yet.
+        let at_first = self.page.kept(Keep::Config).is_none();
+        self.apply_temperature(before.board.temperature.as_ref(), at_first);
+        self.apply_watchdogs();
     }
 
     /// Brings one program of the table in line with the configuration in force.
@@ -449,6 +453,7 @@ impl Daemon {
             self.install_waiting(on_probation);
         }
         self.tend_writer();
+        self.tend_reader();
     }
 
     fn remove(&mut self, child: ChildId) {

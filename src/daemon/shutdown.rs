@@ -146,6 +146,9 @@ impl Daemon {
         }
         file::remove_directory(&self.run_dir.join("notify"));
         let code = i32::from(self.end.failed);
+        // Only a complete end by order disarms; for a reboot the watchdog is what sees to it.
+        let disarm = !self.end.failed && self.page.shutdown.load(SeqCst) == 0;
+        self.page.disarm.store(disarm.into(), SeqCst);
         self.page.finished.store(1 + code as u32, SeqCst);
         self.end.code = Some(code);
     }

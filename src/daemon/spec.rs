@@ -20,6 +20,8 @@ pub struct Resolved {
     pub specs: Vec<Spec>,
     /// Members of this group may give orders.
     pub control_group: Option<u32>,
+    /// What systemd does here, where that matters: see `watchdog::Systemd`.
+    pub systemd: u8,
 }
 
 /// One program.
@@ -85,7 +87,7 @@ pub struct Stream {
     pub backups: u32,
 }
 
-packed!(Resolved { specs, control_group });
+packed!(Resolved { specs, control_group, systemd });
 packed!(Spec { exec, hooks, missing, stdout, stderr });
 packed!(Exec {
     command,
@@ -211,7 +213,11 @@ pub fn resolve(config: &Config, around: &Surroundings) -> (Resolved, Vec<(usize,
             group
         }
     };
-    (Resolved { specs, control_group }, errors)
+    let systemd = match config.board.watchdogs.is_empty() {
+        true => 0,
+        false => super::watchdog::systemd(Path::new("/")) as u8,
+    };
+    (Resolved { specs, control_group, systemd }, errors)
 }
 
 fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spec, String> {

@@ -101,13 +101,11 @@ pub struct Page {
     pub echo: AtomicU64,
     /// Watchdogs: opened by the supervisor, disarmed by whoever has the last word.
     pub watchdogs: [WatchdogSlot; WATCHDOG_COUNT_MAX],
-    /// Thousandths of a degree, as the reader read them last (`daemon::temperature`), as an i32.
-    pub temperature: AtomicU32,
-    /// Whether the last reading succeeded, whether one was ever taken in this life.
-    pub temperature_state: AtomicU32,
-    /// CLOCK_MONOTONIC nanoseconds of the last reading.
+    /// The last reading, written by its reader: see `daemon::temperature`.
+    pub temperature: AtomicU64,
+    /// CLOCK_MONOTONIC nanoseconds of that.
     pub temperature_at: AtomicU64,
-    /// The gate, as the supervisor judged it last: see `daemon::temperature`.
+    /// The gate, as the supervisor judged it last; see there.
     pub gate: AtomicU32,
     /// Slots of programs that were ever in use: the guard looks no further.
     pub program_slots: AtomicU32,

@@ -81,6 +81,11 @@ pub fn feed(device: BorrowedFd) -> Result<(), SysError> {
     request(device, READ, KEEP_ALIVE, &mut (0 as libc::c_int))
 }
 
+/// Drives a line of a watchdog.
+pub fn drive(_line: BorrowedFd, _high: bool) -> Result<(), SysError> {
+    Err(SysError { operation: "GPIO", errno: libc::ENODEV })
+}
+
 /// Asks for a timeout in seconds, and gets the nearest that the driver takes: the one it had, where it
 /// takes none. `None`: it does not say which.
 pub fn set_timeout(device: BorrowedFd, seconds: u32) -> Option<u32> {
