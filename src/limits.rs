@@ -13,8 +13,11 @@ pub const INPUT_COUNT_MAX: usize = 64;
 /// Outputs that may be configured.
 pub const OUTPUT_COUNT_MAX: usize = 64;
 
-/// Watchdogs that may be configured. A board has one, and maybe an external one.
+/// Watchdogs that may be configured: the processor's, one on the board, and one to spare for each.
 pub const WATCHDOG_COUNT_MAX: usize = 4;
+
+/// Bytes in the name of an input or an output; as the kernel's names of lines.
+pub const LINE_NAME_BYTES_MAX: usize = 31;
 
 /// Connections to the control socket served at once; one more is refused at accept.
 pub const CONTROL_CLIENT_COUNT_MAX: usize = 16;
@@ -80,7 +83,8 @@ pub const FIRST_BEAT_MS_MAX: u64 = 10_000;
 /// guard, and by that ends everything.
 pub const ECHO_SILENCE_MS_MAX: u64 = 10_000;
 
-const _: () = assert!(ECHO_SILENCE_MS_MAX > BEAT_SILENCE_MS_MAX, "a supervisor that hangs is replaced, not obeyed");
+const _: () =
+    assert!(ECHO_SILENCE_MS_MAX > BEAT_SILENCE_MS_MAX, "a supervisor that hangs is replaced, not obeyed");
 const _: () = assert!(PROGRAM_COUNT_MAX <= 4096, "child ids are 16 bit and tables are scanned linearly");
 const _: () = assert!(PROGRAM_COUNT_MAX.is_multiple_of(64), "ChildSet is made of whole 64 bit words");
 const _: () = assert!(

@@ -34,6 +34,7 @@ fn programs_come_go_and_change() {
         changed: names(&["b"]),
         amended: names(&["c"]),
         daemon_changed: true,
+        board_changed: false,
     };
     assert_eq!(compare(&old, &new), expected);
 }
@@ -54,9 +55,9 @@ fn dependencies_are_compared_by_name() {
 
 #[test]
 fn the_table_says_what_needs_a_restart() {
-    let before = config(
-        "[program:hello]\ncommand = x\n[program:network]\ncommand = x\n[program:database]\ncommand = x\n",
-    );
+    let others = "[program:network]\ncommand = x\n[program:database]\ncommand = x\n\
+        [input:float-switch]\ngpio = 2\n[output:pump-relay]\ngpio = 3\n[output:lamp]\ngpio = 4\n";
+    let before = config(&format!("[program:hello]\ncommand = x\n{others}"));
     let mut count = 0;
     let sample = sample();
     for line in sample.lines() {
@@ -69,7 +70,7 @@ fn the_table_says_what_needs_a_restart() {
         };
         let help = key_help(Some(key)).unwrap();
         if !help.contains("[program:NAME]")
-            || matches!(key, "process_name" | "numprocs" | "numprocs_start" | "killasgroup")
+            || matches!(key, "process_name" | "command" | "numprocs" | "numprocs_start" | "killasgroup")
         {
             continue;
         }
@@ -78,10 +79,15 @@ fn the_table_says_what_needs_a_restart() {
             help.lines().filter_map(|line| line.split_once(&format!(" {key} = ")).map(|(_, value)| value));
         let changes = examples
             .map(|value| {
-                let text = format!(
-                    "[program:hello]\ncommand = x\n{key} = {value}\n[program:network]\ncommand = x\n[program:database]\ncommand = x\n"
-                );
-                compare(&before, &config(&text))
+                let with = |more: &str| config(&format!("[program:hello]\ncommand = x\n{more}{others}"));
+                // What does nothing alone, and with what.
+                let needs = match key {
+                    "heartbeat_kind" => "heartbeat = 1s\n",
+                    "heartbeat_file" | "heartbeat_port" => "heartbeat = 1s\n",
+                    _ if key.starts_with("check_") => "check = x\n",
+                    _ => return compare(&before, &with(&format!("{key} = {value}\n"))),
+                };
+                compare(&with(needs), &with(&format!("{needs}{key} = {value}\n")))
             })
             .find(|changes| *changes != Changes::default());
         let alone = [

@@ -192,13 +192,17 @@ fn section(index: usize, arguments: &[String], pairs: &[(String, String)]) -> St
     let clashes =
         ["process_name", "ready", "type", "pidfile", "killasgroup", "restart_delay", "restart_delay_max"];
     for (key, value) in pairs {
-        if seen.contains(&key.as_str()) || clashes.contains(&key.as_str()) {
+        let needy = ["heartbeat_", "check_"].iter().any(|start| key.starts_with(start));
+        let of_program = key_help(Some(key)).unwrap().contains("in [program:NAME]");
+        if seen.contains(&key.as_str()) || clashes.contains(&key.as_str()) || needy || !of_program {
             continue;
         }
         seen.push(key);
         match (key.as_str(), index) {
             ("after" | "requires", 0) => {}
             ("after" | "requires", _) => text.push_str(&format!("{key} = p{} ; earlier\n", index - 1)),
+            // Each has its own: an output has one owner.
+            ("outputs" | "inputs", _) => text.push_str(&format!("{key} = line{index}\n")),
             _ => text.push_str(&format!("{}\t:  {value}  # {key}\n", key.to_uppercase())),
         }
     }
@@ -213,8 +217,11 @@ fn generated_configurations_survive_their_canonical_text() {
     let config = ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() };
     let result = proptest::test_runner::TestRunner::new(config).run(&strategy, |programs| {
         let mut text = String::from("[include]\nfiles = *.cfg\n[multusd]\nhostname = %(host_node_name)s\n");
+        text.push_str("[watchdog]\n[watchdog:out]\ngpio = a line\n[temperature]\nmax = 70.5\n");
         for (index, (arguments, pairs)) in programs.iter().enumerate() {
             text.push_str(&section(index, arguments, pairs));
+            text.push_str(&format!("[output:line{index}]\ngpio = {index} # one\nSAFE: on\n"));
+            text.push_str(&format!("[input:line{index}]\ngpio = chip;x:{index}\n"));
         }
         if let Some(loaded) = read(text.as_bytes()) {
             ACCEPTED.fetch_add(1, Ordering::Relaxed);

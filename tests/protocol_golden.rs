@@ -206,10 +206,7 @@ fn replies() -> Vec<(&'static str, Reply)> {
         ("Page", Reply::Page { text: text("line 12: \u{e9}\n"), next: Some(4096) }),
         ("Page-last", Reply::Page { text: text(""), next: None }),
         ("Watchdogs", watchdogs()),
-        (
-            "Watchdogs-none",
-            Reply::Watchdogs { watchdogs: list(&[]), withheld: text(""), temperature: None },
-        ),
+        ("Watchdogs-none", Reply::Watchdogs { watchdogs: list(&[]), withheld: text(""), temperature: None }),
     ];
     for (label, why) in REFUSALS {
         all.push((label, Reply::Refused { why, text: text("not you") }));

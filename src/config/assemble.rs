@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use super::assemble_board::{self, Owned};
+use super::board::{Drive, Input, Line, Temperature};
 use super::expand::{Meaning, expand};
 use super::keys::{self, Kind, Section};
 use super::links::{self, Linked};
@@ -41,6 +43,35 @@ pub(super) struct Draft {
     pub(super) on_stop_timeout: Millis,
     pub(super) on_failure: Vec<String>,
     pub(super) on_failure_timeout: Millis,
+    pub(super) heartbeat: Option<Millis>,
+    pub(super) heartbeat_kind: Option<usize>,
+    pub(super) heartbeat_file: Option<String>,
+    pub(super) heartbeat_port: Option<u16>,
+    pub(super) check: Vec<String>,
+    pub(super) check_interval: Millis,
+    pub(super) check_timeout: Millis,
+    pub(super) check_failures: (u8, u8),
+    pub(super) outputs: Vec<String>,
+    pub(super) inputs: Vec<String>,
+    pub(super) input: Input,
+    pub(super) output_line: Option<Line>,
+    pub(super) output_path: Option<String>,
+    pub(super) output_command: Vec<String>,
+    pub(super) output_active_low: bool,
+    pub(super) output_timeout: Millis,
+    pub(super) write_high: String,
+    pub(super) write_low: String,
+    pub(super) drive: Drive,
+    /// `safe`, `boot`, `running`; index into `board_keys::LEVELS`.
+    pub(super) levels: [Option<usize>; 3],
+    pub(super) limit: Millis,
+    pub(super) device: Option<String>,
+    pub(super) feed: Option<Line>,
+    pub(super) enable: Option<Line>,
+    pub(super) pulse: Millis,
+    pub(super) watchdog_timeout: Millis,
+    pub(super) pretimeout: Option<Millis>,
+    pub(super) temperature: Temperature,
 }
 
 /// `ready` as it is written.
@@ -70,7 +101,7 @@ impl Draft {
 /// The configuration that the document says; with errors in the report it is not complete.
 pub(super) fn assemble(document: Document) -> (Config, Report) {
     let Document { blocks, mut report, incomplete, .. } = document;
-    let mut config = Config { daemon: Draft::with_defaults().daemon, programs: Vec::new() };
+    let mut config = Config { daemon: Draft::with_defaults().daemon, ..Config::default() };
     let mut linked: Vec<Linked> = Vec::new();
     for block in &blocks {
         match block.section {
@@ -81,8 +112,14 @@ pub(super) fn assemble(document: Document) -> (Config, Report) {
             }
             Section::Program => processes(block, &mut linked, &mut report),
             Section::Include => {}
+            _ => {
+                let mut draft = Draft::with_defaults();
+                fill(&mut draft, block, &mut report, &mut |name| Meaning::Nothing(unknown(name, "")));
+                assemble_board::add(&mut config.board, draft, block, &mut report);
+            }
         }
     }
+    assemble_board::own(&mut config.board, &blocks, &mut linked, incomplete, &mut report);
     if linked.is_empty() && report.error_count() == 0 {
         report.warning(super::Place::default(), "has no [program:NAME] section: nothing will run".into());
     }
@@ -186,6 +223,9 @@ fn finish(mut draft: Draft, block: &Block, number: u32, report: &mut Report) -> 
     check(&draft, block, report);
     name(&mut draft, block, number, report);
     let ready = ready_word(&draft, block);
+    assemble_board::health(&mut draft, block, report);
+    let owned =
+        Owned { outputs: std::mem::take(&mut draft.outputs), inputs: std::mem::take(&mut draft.inputs) };
     let mut program = draft.program;
     program.section = block.name.clone();
     program.place = block.place;
@@ -221,6 +261,7 @@ fn finish(mut draft: Draft, block: &Block, number: u32, report: &mut Report) -> 
         after: (block.place_of("after"), draft.after),
         requires: (block.place_of("requires"), draft.requires),
         name_place: block.place_of("process_name"),
+        owned: (block.place_of("outputs"), block.place_of("inputs"), owned),
     }
 }
 

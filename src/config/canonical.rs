@@ -15,11 +15,11 @@ pub(super) fn print(blocks: &[Block]) -> String {
     for block in blocks {
         match block.section {
             Section::Include => continue,
-            Section::Daemon => out.push_str("\n[multusd]\n"),
-            Section::Program => {
-                out.push_str("\n[program:");
-                out.push_str(&block.name);
-                out.push_str("]\n");
+            section => {
+                let colon = if block.name.is_empty() { "" } else { ":" };
+                for part in ["\n[", section.word(), colon, &block.name, "]\n"] {
+                    out.push_str(part);
+                }
             }
         }
         for entry in &block.entries {

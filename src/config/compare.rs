@@ -17,11 +17,17 @@ pub struct Changes {
     pub amended: Vec<String>,
     /// `[multusd]` is different.
     pub daemon_changed: bool,
+    /// Inputs, outputs, watchdogs or the temperature are different.
+    pub board_changed: bool,
 }
 
 /// Compares.
 pub fn compare(old: &Config, new: &Config) -> Changes {
-    let mut changes = Changes { daemon_changed: old.daemon != new.daemon, ..Changes::default() };
+    let mut changes = Changes {
+        daemon_changed: old.daemon != new.daemon,
+        board_changed: old.board != new.board,
+        ..Changes::default()
+    };
     for program in &new.programs {
         let Some(former) = find(old, &program.name) else {
             changes.added.push(program.name.clone());
@@ -51,11 +57,11 @@ fn keeps_running(old: &Program, new: &Program) -> bool {
         place: _, priority: _, autostart: _, autorestart: _, exitcodes: _, startsecs: _, startretries: _,
         stopsignal: _, stopwaitsecs: _, stopasgroup: _, killasgroup: _, stop_command: _, reload: _, after: _,
         requires: _, start_timeout: _, restart_delay: _, restart_delay_max: _, restart_reset: _, on_start: _,
-        on_stop: _, on_failure: _, memory_max: _, pids_max: _,
+        on_stop: _, on_failure: _, memory_max: _, pids_max: _, check: _,
         // What it was started with.
         name, section, command, directory, user, group, umask, environment, environment_file, redirect_stderr,
         stdout, stderr, kind, pidfile, ready, rlimits, nice, scheduling, cpu_affinity, ioprio,
-        oom_score_adj, capabilities, no_new_privs,
+        oom_score_adj, capabilities, no_new_privs, heartbeat, outputs, inputs,
     } = old;
     // A descriptor or a socket is given to a process at its start; the other ways to be ready are
     // our own observations.
@@ -77,6 +83,8 @@ fn keeps_running(old: &Program, new: &Program) -> bool {
             && *ioprio == new.ioprio)
         && (*oom_score_adj == new.oom_score_adj && *capabilities == new.capabilities)
         && *no_new_privs == new.no_new_privs
+        && *heartbeat == new.heartbeat
+        && (*outputs == new.outputs && *inputs == new.inputs)
 }
 
 /// Equal but for the place; dependencies by name, because indexes move when programs come and go.

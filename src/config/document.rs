@@ -1,7 +1,7 @@
 //! Documents made from the table: the sample file, the reference and the manual page. Nothing of
 //! this is in the binary; a test writes the files and keeps them equal to the table.
 
-use super::keys::{GROUPS, Key};
+use super::keys::{GROUPS, Key, Section};
 
 /// Columns of the sample file; a Notepad window shows them.
 const COLUMNS: usize = 96;
@@ -35,13 +35,17 @@ pub fn sample() -> String {
                 super::keys::Section::Daemon => out.push_str("[multusd]\n"),
                 super::keys::Section::Include => out.push_str("[include]\n"),
                 super::keys::Section::Program => out.push_str(SAMPLE_PROGRAM),
+                // Commented out: what they stand for is not on every board.
+                section => out.push_str(&format!(";{}\n", section.header())),
             }
         }
         if group.title == "Without effect" {
             continue;
         }
         out.push_str(&format!("\n; --- {} ---\n", group.title));
-        for key in group.keys.iter().filter(|key| key.name() != "command") {
+        for key in
+            group.keys.iter().filter(|key| group.section != Section::Program || key.name() != "command")
+        {
             out.push('\n');
             wrap(&mut out, "; ", key.help());
             let value = key.default_text().or(key.examples().next()).unwrap_or("");
@@ -77,7 +81,7 @@ const SYNTAX: [(&str, &[&str]); 4] = [
     (
         "File",
         &[
-            "The file is UTF-8, with or without byte order mark, with line ends of any kind. It has sections, [multusd], [include] and [program:NAME], and in them lines of key = value. Names of keys are those of Supervisor where Supervisor has the key. They may be written in upper or lower case.",
+            "The file is UTF-8, with or without byte order mark, with line ends of any kind. It has sections, [multusd], [include], [program:NAME], [input:NAME], [output:NAME], [watchdog] (and [watchdog:NAME]) and [temperature], and in them lines of key = value. Names of keys are those of Supervisor where Supervisor has the key. They may be written in upper or lower case.",
             "A comment begins with ; or # at the start of a line, or after white space outside of quotes. A line that is indented more than its key continues the value. A section or key that is there twice is an error, and so is one that is not known.",
             "All errors are reported at once, with file and line. A file with errors changes nothing: the configuration that is running stays.",
         ],

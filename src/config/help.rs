@@ -7,8 +7,16 @@ use super::words;
 /// Help for one key, or (with none) the list of all; none: there is no such key.
 pub fn key_help(name: Option<&str>) -> Option<String> {
     let Some(name) = name else { return Some(list()) };
-    let (section, key) = keys::find_anywhere(&name.to_ascii_lowercase())?;
-    Some(one(section, key))
+    let name = name.to_ascii_lowercase();
+    // Some names are used in several sections.
+    let mut out = String::new();
+    for group in &GROUPS {
+        for key in group.keys.iter().filter(|key| key.name() == name) {
+            out.push_str(if out.is_empty() { "" } else { "\n" });
+            out.push_str(&one(group.section, key));
+        }
+    }
+    (!out.is_empty()).then_some(out)
 }
 
 /// The key that was probably meant.

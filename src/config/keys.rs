@@ -7,6 +7,7 @@ use super::assemble::Draft;
 use super::text::short;
 use super::value::{self, DURATION_MS_MAX, Wrong};
 use super::words;
+use crate::limits::{INPUT_COUNT_MAX, OUTPUT_COUNT_MAX, PROGRAM_COUNT_MAX, WATCHDOG_COUNT_MAX};
 use crate::time::Millis;
 
 /// Where a key stands.
@@ -18,6 +19,22 @@ pub(super) enum Section {
     Program,
     /// `[include]`
     Include,
+    /// `[input:NAME]`
+    Input,
+    /// `[output:NAME]`
+    Output,
+    /// `[watchdog]`, `[watchdog:NAME]`
+    Watchdog,
+    /// `[temperature]`
+    Temperature,
+}
+
+/// Whether a section has a name after its colon.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Named {
+    Never,
+    Maybe,
+    Always,
 }
 
 impl Section {
@@ -26,7 +43,40 @@ impl Section {
             Section::Daemon => "[multusd]",
             Section::Program => "[program:NAME]",
             Section::Include => "[include]",
+            Section::Input => "[input:NAME]",
+            Section::Output => "[output:NAME]",
+            Section::Watchdog => "[watchdog]",
+            Section::Temperature => "[temperature]",
         }
+    }
+
+    /// Before the colon.
+    pub(super) fn word(self) -> &'static str {
+        self.header().trim_start_matches('[').split([':', ']']).next().unwrap_or("")
+    }
+
+    pub(super) fn named(self) -> Named {
+        match self {
+            Section::Program | Section::Input | Section::Output => Named::Always,
+            Section::Watchdog => Named::Maybe,
+            _ => Named::Never,
+        }
+    }
+
+    /// How many there may be, and what they are called.
+    pub(super) fn count_max(self) -> (usize, &'static str) {
+        match self {
+            Section::Program => (PROGRAM_COUNT_MAX, "programs"),
+            Section::Input => (INPUT_COUNT_MAX, "inputs"),
+            Section::Output => (OUTPUT_COUNT_MAX, "outputs"),
+            Section::Watchdog => (WATCHDOG_COUNT_MAX, "watchdogs"),
+            _ => (usize::MAX, ""),
+        }
+    }
+
+    /// All of them.
+    pub(super) fn all() -> impl Iterator<Item = Section> {
+        GROUPS.iter().map(|group| group.section)
     }
 }
 
@@ -256,6 +306,9 @@ impl Kind {
                 IOPRIO => "0 to 7",
                 READY => "descriptors 3 to 1023",
                 RETRIES => "0 to 4294967295",
+                LINE => "0 to 57 on the header",
+                DEGREES => "-999.999 to 999.999",
+                CHECKS => "1 to 32",
                 _ => "",
             }
             .into(),
@@ -276,6 +329,9 @@ pub(super) const SCHEDULING: &str = "other, batch, idle, fifo:N or rr:N";
 pub(super) const IOPRIO: &str = "idle, best-effort:N or realtime:N";
 pub(super) const READY: &str = "one of uptime, notify, fd, fd:N, pidfile, check";
 pub(super) const RETRIES: &str = "a whole number or forever";
+pub(super) const LINE: &str = "a line (NUMBER, CHIP-LABEL:NUMBER or its name)";
+pub(super) const DEGREES: &str = "a temperature in degrees Celsius";
+pub(super) const CHECKS: &str = "a number or NUMBER of NUMBER";
 
 /// An absolute path.
 pub(super) fn path(text: &str) -> Result<String, Wrong> {
@@ -290,16 +346,21 @@ pub(super) struct Group {
 }
 
 /// All keys, in the order of the documentation.
-pub(super) static GROUPS: [Group; 9] = [
+pub(super) static GROUPS: [Group; 14] = [
     Group { section: Section::Daemon, title: "The daemon", keys: super::program_keys::DAEMON },
     Group { section: Section::Include, title: "Further files", keys: super::program_keys::INCLUDE },
     Group { section: Section::Program, title: "What runs", keys: super::program_keys::WHAT },
     Group { section: Section::Program, title: "Starting and restarting", keys: super::program_keys::START },
     Group { section: Section::Program, title: "Order and readiness", keys: super::program_keys::READINESS },
+    Group { section: Section::Program, title: "Health, inputs and outputs", keys: super::board_keys::HEALTH },
     Group { section: Section::Program, title: "Stopping and reloading", keys: super::program_keys::STOP },
     Group { section: Section::Program, title: "Output", keys: super::process_keys::OUTPUT },
     Group { section: Section::Program, title: "Rights and resources", keys: super::process_keys::RESOURCES },
     Group { section: Section::Program, title: "Without effect", keys: super::process_keys::NO_EFFECT },
+    Group { section: Section::Input, title: "An input", keys: super::board_keys::INPUT },
+    Group { section: Section::Output, title: "An output", keys: super::board_keys::OUTPUT },
+    Group { section: Section::Watchdog, title: "A watchdog", keys: super::board_keys::WATCHDOG },
+    Group { section: Section::Temperature, title: "Too hot, too cold", keys: super::board_keys::TEMPERATURE },
 ];
 
 /// The keys of a section.
@@ -312,7 +373,7 @@ pub(super) fn find(section: Section, name: &str) -> Option<&'static Key> {
     of(section).find(|key| key.name() == name)
 }
 
-/// The key of that name in any section; no two sections share a name (tested).
+/// The first key of that name in any section.
 pub(super) fn find_anywhere(name: &str) -> Option<(Section, &'static Key)> {
     GROUPS.iter().find_map(|group| Some((group.section, group.keys.iter().find(|key| key.name() == name)?)))
 }
@@ -327,8 +388,8 @@ mod tests {
         for group in &GROUPS {
             for key in group.keys {
                 let name = key.name();
-                assert!(!names.contains(&name), "{name} twice");
-                names.push(name);
+                assert!(!names.contains(&(group.section, name)), "{name} twice");
+                names.push((group.section, name));
                 assert!(key.help().ends_with('.'), "{name}: help is sentences");
                 for example in key.examples() {
                     assert_eq!(key.set(&mut Draft::default(), example), Ok(()), "{name} = {example}");

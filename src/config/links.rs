@@ -1,5 +1,6 @@
 //! Step 4: names of other programs become indexes; what waits for itself is an error.
 
+use super::assemble_board::Owned;
 use super::nearest::nearest;
 use super::report::Report;
 use super::text::short;
@@ -12,6 +13,8 @@ pub(super) struct Linked {
     pub(super) after: (Place, Vec<String>),
     pub(super) requires: (Place, Vec<String>),
     pub(super) name_place: Place,
+    /// Names of outputs and inputs, and where they stand.
+    pub(super) owned: (Place, Place, Owned),
 }
 
 /// Sorts by priority and resolves all names. Where the document is incomplete, a name that is not

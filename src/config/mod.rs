@@ -14,6 +14,9 @@
 #![forbid(unsafe_code)]
 
 mod assemble;
+mod assemble_board;
+mod board;
+mod board_keys;
 mod canonical;
 mod compare;
 mod document;
@@ -30,6 +33,7 @@ mod text;
 mod value;
 mod words;
 
+pub use board::*;
 pub use compare::{Changes, compare, same};
 pub use document::{man_page, reference_markdown, sample};
 pub use help::{key_help, nearest_key, web_editable};

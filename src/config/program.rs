@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use super::board::{Board, Check, Heartbeat, Output};
 use crate::time::Millis;
 
 /// Where something stands: which file (index into [`super::Sources`]) and which line, from 1.
@@ -21,6 +22,8 @@ pub struct Config {
     /// Every process of every `[program:…]`, numprocs expanded, sorted by priority (stable), at
     /// most `limits::PROGRAM_COUNT_MAX`.
     pub programs: Vec<Rc<Program>>,
+    /// Inputs, outputs, watchdogs, temperature.
+    pub board: Board,
 }
 
 /// `[multusd]`: the daemon's own settings.
@@ -150,6 +153,14 @@ pub struct Program {
     pub capabilities: Option<u64>,
     /// `no_new_privs`
     pub no_new_privs: bool,
+    /// `heartbeat…`; none: not judged.
+    pub heartbeat: Option<Heartbeat>,
+    /// `check…`
+    pub check: Option<Check>,
+    /// `outputs`: those it owns.
+    pub outputs: Vec<Rc<Output>>,
+    /// `inputs`: names of those it reads.
+    pub inputs: Vec<String>,
     /// `on_start`
     pub on_start: Option<HookCommand>,
     /// `on_stop`

@@ -4,12 +4,12 @@
 //! only `%(…)s` of the process.
 
 use super::expand::{Meaning, VALUE_BYTES_MAX, expand, too_long};
-use super::keys::{self, Key, Section};
+use super::keys::{self, Key, Named, Section};
 use super::nearest::nearest;
 use super::report::{Report, one_line};
 use super::words::{name_fault, names};
 use super::{Files, Place};
-use crate::limits::{CONFIG_BYTES_MAX, INCLUDE_COUNT_MAX, PROGRAM_COUNT_MAX};
+use crate::limits::{CONFIG_BYTES_MAX, INCLUDE_COUNT_MAX, LINE_NAME_BYTES_MAX};
 
 /// One `key = value`. Lines of the value are separated by `\n` and have no space around them.
 pub(super) struct Entry {
@@ -48,7 +48,8 @@ pub(super) struct Document {
     /// A file could not be read: names that are not found may be in it.
     pub(super) incomplete: bool,
     bytes: usize,
-    program_count: usize,
+    /// Sections read so far, by [`Section`].
+    counts: [usize; 8],
 }
 
 /// Reads the main file, then what its `[include]` names.
@@ -276,19 +277,22 @@ impl Parser<'_> {
                 .error(place, || format!("`{}` stands after the section's ]", short(after)));
         }
         let name = name.trim();
-        let (section, name) = match name.split_once(':') {
-            Some(("program", name)) => (Section::Program, name.trim()),
-            _ if name == "multusd" => (Section::Daemon, ""),
-            _ if name == "include" => (Section::Include, ""),
-            _ => return self.document.report.error(place, || unknown_section(name)),
+        let (word, own) = name.split_once(':').map_or((name, None), |(word, own)| (word, Some(own.trim())));
+        let section = Section::all().find(|section| section.word() == word);
+        let fits = |section: &Section| match section.named() {
+            Named::Always => own.is_some(),
+            Named::Never => own.is_none(),
+            Named::Maybe => true,
         };
-        if section == Section::Program
-            && let Some(fault) = name_fault(name)
-        {
+        let Some(section) = section.filter(fits) else {
+            return self.document.report.error(place, || unknown_section(name));
+        };
+        let name = own.unwrap_or("");
+        if let Some(fault) = own.and_then(|name| section_name_fault(section, name)) {
             return self
                 .document
                 .report
-                .error(place, || format!("the program name \"{}\" {fault}", short(name)));
+                .error(place, || format!("the {word} name \"{}\" {fault}", short(name)));
         }
         if section == Section::Include && self.file != 0 {
             return self.document.report.error(place, || "[include] works in the main file only".into());
@@ -302,16 +306,16 @@ impl Parser<'_> {
                 .report
                 .error(place, || format!("duplicate section {text}; the first is in {first}"));
         }
-        if section == Section::Program {
-            self.document.program_count += 1;
-            if self.document.program_count > PROGRAM_COUNT_MAX {
-                if self.document.program_count == PROGRAM_COUNT_MAX + 1 {
-                    self.document.report.error(place, || {
-                        format!("more than {PROGRAM_COUNT_MAX} programs; this is the first too many")
-                    });
-                }
-                return;
+        let (max, things) = section.count_max();
+        let count = &mut self.document.counts[section as usize];
+        *count += 1;
+        if *count > max {
+            if *count == max + 1 {
+                self.document
+                    .report
+                    .error(place, || format!("more than {max} {things}; this is the first too many"));
             }
+            return;
         }
         self.document.blocks.push(Block { section, name: name.into(), place, entries: Vec::new() });
         self.inside = Inside::Block(self.document.blocks.len() - 1);
@@ -404,7 +408,8 @@ fn machine(files: &mut dyn Files, here: &str, name: &str) -> Meaning {
 /// An indented line continues the value above, as in Supervisor; that a `user = …` disappears that
 /// way inside a command, and the program runs as root, must not happen silently.
 fn looks_like_a_line(key: &Key, line: &str) -> bool {
-    if line.starts_with("[program:") || line == "[multusd]" || line == "[include]" {
+    let header = line.strip_prefix('[').and_then(|rest| rest.split([':', ']']).next());
+    if header.is_some_and(|word| Section::all().any(|section| section.word() == word)) {
         return true;
     }
     if key.name() == "environment" {
@@ -415,20 +420,8 @@ fn looks_like_a_line(key: &Key, line: &str) -> bool {
 }
 
 /// Sections of later versions. Their names are taken, so that no file has to be changed then.
-const RESERVED: [&str; 12] = [
-    "watchdog",
-    "input",
-    "output",
-    "status-led",
-    "modbus",
-    "dido",
-    "lan",
-    "reach",
-    "openvpn",
-    "web",
-    "log",
-    "children",
-];
+const RESERVED: [&str; 9] =
+    ["status-led", "modbus", "dido", "lan", "reach", "openvpn", "web", "log", "children"];
 
 /// Supervisor's sections that have no counterpart.
 const SUPERVISORS: [&str; 8] = [
@@ -445,26 +438,55 @@ const SUPERVISORS: [&str; 8] = [
 fn unknown_section(name: &str) -> String {
     let (kind, program) = name.split_once(':').unwrap_or((name, ""));
     if RESERVED.contains(&kind) {
-        return format!(
-            "[{name}] is for a later version; this one has [multusd], [include] and [program:NAME]"
-        );
+        return format!("[{name}] is for a later version; this one has {}", headers());
     }
     if SUPERVISORS.contains(&kind) {
         return format!("[{name}] is Supervisor's and has no counterpart here; remove it");
     }
-    if kind == "program" {
-        return "[program] has no name; write for example [program:pump]".into();
+    let of = |word: &str| Section::all().find(|section| section.word() == word);
+    match of(kind).map(Section::named) {
+        Some(Named::Always) => return format!("[{kind}] has no name; write for example [{kind}:pump]"),
+        Some(_) => return format!("[{kind}] has no name; write [{kind}]"),
+        None => {}
     }
-    match nearest(kind, ["program", "multusd", "include"].into_iter()) {
-        Some("program") if !program.is_empty() => {
-            format!("unknown section [{name}]; did you mean [program:{program}]?")
-        }
-        Some("program") => format!("unknown section [{name}]; did you mean [program:NAME]?"),
-        Some(known) => format!("unknown section [{name}]; did you mean [{known}]?"),
-        None => {
-            format!("unknown section [{}]; known are [multusd], [include] and [program:NAME]", short(name))
+    match nearest(kind, Section::all().map(Section::word)) {
+        Some(known) => match of(known).map_or(Named::Never, Section::named) {
+            Named::Always if program.is_empty() => {
+                format!("unknown section [{name}]; did you mean [{known}:NAME]?")
+            }
+            Named::Always => format!("unknown section [{name}]; did you mean [{known}:{program}]?"),
+            _ => format!("unknown section [{name}]; did you mean [{known}]?"),
+        },
+        None => format!("unknown section [{}]; known are {}", short(name), headers()),
+    }
+}
+
+/// All sections, for a message.
+fn headers() -> String {
+    let mut out = String::new();
+    for section in Section::all() {
+        let header = section.header();
+        if !out.contains(header) {
+            out.push_str(if out.is_empty() { "" } else { ", " });
+            out.push_str(header);
         }
     }
+    out
+}
+
+/// What is wrong with the name in a section's header. Those of inputs and outputs travel in an environment
+/// variable, as name=descriptor.
+fn section_name_fault(section: Section, name: &str) -> Option<String> {
+    if matches!(section, Section::Program) {
+        return name_fault(name);
+    }
+    if name.len() > LINE_NAME_BYTES_MAX {
+        return Some(format!("is longer than {LINE_NAME_BYTES_MAX} bytes"));
+    }
+    if name.contains('=') {
+        return Some("holds the character =".into());
+    }
+    name_fault(name)
 }
 
 /// A piece of a line that fits into a message.

@@ -129,7 +129,8 @@ pub fn watchdogs(
         open: temperature.open,
         text: temperature.text.to_string(),
     });
-    Watchdogs { watchdogs: watchdogs.collect(), withheld: some(withheld), temperature }.serialize_json() + "\n"
+    Watchdogs { watchdogs: watchdogs.collect(), withheld: some(withheld), temperature }.serialize_json()
+        + "\n"
 }
 
 /// The daemon and programs, as one object on one line.

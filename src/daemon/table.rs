@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use crate::config::{AutoRestart, Program, ProgramKind, ProgramReady};
 use crate::supervisor::{
-    ChildId, ChildSet, ExitCodes, Generation, Hook, HookTimes, Kind, Ready, Restart, Rules, State,
+    CheckRules, ChildId, ChildSet, ExitCodes, Generation, Hook, HookTimes, Kind, Ready, Restart, Rules, State,
 };
 use crate::sys::page::SAVED_WORDS_MAX;
 use crate::sys::process::Recipe;
@@ -239,11 +239,15 @@ pub fn rules(program: &Program) -> Rules {
             on_stop: timeout(&program.on_stop),
             on_failure: timeout(&program.on_failure),
             ready_check,
-            check: Millis::ZERO,
+            check: program.check.as_ref().map_or(Millis::ZERO, |check| check.timeout),
         },
-        heartbeat: None,
-        check: None,
-        output_limit: None,
+        heartbeat: program.heartbeat.as_ref().map(|heartbeat| heartbeat.limit),
+        check: program.check.as_ref().map(|check| CheckRules {
+            interval: check.interval,
+            failures: check.failures,
+            of: check.of,
+        }),
+        output_limit: program.outputs.iter().map(|output| output.limit).min(),
         critical: false, // the section that declares it comes with the escalation ladder
         after: ChildSet::EMPTY,
         requires: ChildSet::EMPTY,

@@ -208,11 +208,25 @@ impl Daemon {
         let below = Degrees(config.max.saturating_sub(config.hysteresis));
         let path = &config.path;
         match (class, is_closed) {
-            (Class::Unreadable, true) => write_cut(&mut text, format_args!("temperature cannot be read from {path}, programs are stopped")),
-            (Class::Unreadable, false) => write_cut(&mut text, format_args!("temperature cannot be read from {path}, which is ignored")),
-            (Class::TooCold, _) => write_cut(&mut text, format_args!("too cold: {value}, programs are stopped below {}", Degrees(config.min))),
-            (_, true) => write_cut(&mut text, format_args!("too hot: {value}, programs are stopped until it is below {below}")),
-            _ => write_cut(&mut text, format_args!("{value}, programs run from {} to {}", Degrees(config.min), Degrees(config.max))),
+            (Class::Unreadable, true) => write_cut(
+                &mut text,
+                format_args!("temperature cannot be read from {path}, programs are stopped"),
+            ),
+            (Class::Unreadable, false) => {
+                write_cut(&mut text, format_args!("temperature cannot be read from {path}, which is ignored"))
+            }
+            (Class::TooCold, _) => write_cut(
+                &mut text,
+                format_args!("too cold: {value}, programs are stopped below {}", Degrees(config.min)),
+            ),
+            (_, true) => write_cut(
+                &mut text,
+                format_args!("too hot: {value}, programs are stopped until it is below {below}"),
+            ),
+            _ => write_cut(
+                &mut text,
+                format_args!("{value}, programs run from {} to {}", Degrees(config.min), Degrees(config.max)),
+            ),
         }
         text
     }
@@ -265,6 +279,9 @@ mod tests {
     #[test]
     fn degrees_have_as_many_digits_as_it_takes() {
         let shown = |value| Degrees(value).to_string();
-        assert_eq!([81_000, 80_001, -1_500, -7, 0].map(shown), ["81.0 °C", "80.001 °C", "-1.5 °C", "-0.007 °C", "0.0 °C"]);
+        assert_eq!(
+            [81_000, 80_001, -1_500, -7, 0].map(shown),
+            ["81.0 °C", "80.001 °C", "-1.5 °C", "-0.007 °C", "0.0 °C"]
+        );
     }
 }

@@ -52,10 +52,22 @@ pub struct Watched {
     note: Text,
 }
 
+impl Watched {
+    /// What there is to know of it.
+    fn sentence(&self, config: &Watchdog) -> Text {
+        let mut text = Text::new();
+        let armed = if self.timeout.is_some() { "" } else { "not armed: " };
+        write_cut(&mut text, format_args!("{}: {armed}{}", Named(config), self.note));
+        text
+    }
+}
+
 /// The beat, and all watchdogs, by their places in the page.
 #[derive(Default)]
 pub struct Watch {
     each: [Watched; WATCHDOG_COUNT_MAX],
+    /// Milliseconds between two beats, as the core knows them.
+    pace: Option<u64>,
     /// The last echo that was heard.
     echo: u64,
     /// When the guard's answer was looked for last.
@@ -127,6 +139,9 @@ impl Daemon {
         let armed = self.watch.each.iter().filter_map(|watched| watched.timeout);
         let pace = armed.map(|timeout| timeout.0 / 4).fold(PACE_MS_MAX, u64::min).max(PACE_MS_MIN);
         let pace = if watched { pace } else { 0 };
+        if self.watch.pace.replace(pace) == Some(pace) {
+            return;
+        }
         let now = clock::now();
         self.core.set_watchdog(now, watched.then_some(Millis(pace)));
         self.watch.asked = now;
@@ -157,7 +172,8 @@ impl Daemon {
         };
         match opened {
             Ok(number) => {
-                let device = matches!(config.target, WatchdogTarget::Device(_)).then_some(poll::borrow(number));
+                let device =
+                    matches!(config.target, WatchdogTarget::Device(_)).then_some(poll::borrow(number));
                 set_up(device, config, watched, &mut note);
             }
             Err(why) => {
@@ -168,11 +184,10 @@ impl Daemon {
                 }
             }
         }
-        if watched.note != note {
-            if !note.is_empty() && is_news {
-                say!("{}: {note}", Named(config));
-            }
-            watched.note = note;
+        let is_other = watched.note != note;
+        watched.note = note;
+        if is_other && is_news && !watched.note.is_empty() {
+            say!("{}", watched.sentence(config));
         }
     }
 
@@ -195,19 +210,28 @@ impl Daemon {
         }
         self.watch.asked = now;
         self.watch.missed = self.watch.missed + pace;
-        if self.watch.missed.0 > ECHO_SILENCE_MS_MAX && self.watch.each.iter().all(|one| one.timeout.is_none()) {
+        if self.watch.missed.0 > ECHO_SILENCE_MS_MAX
+            && self.watch.each.iter().all(|one| one.timeout.is_none())
+        {
+            say!("the guard does not answer");
             // No watchdog to leave it to: its death is the end of everything, and that is safe.
             process::kill_if_there(self.page.guard.load(SeqCst) as i32, libc::SIGKILL);
         }
-        let withheld = self.core.withheld(now);
+        let has_watchdogs = !self.in_force.config.board.watchdogs.is_empty();
+        let withheld = self.core.withheld(now).filter(|_| has_watchdogs);
         if withheld.is_some() != std::mem::replace(&mut self.watch.withheld, withheld.is_some()) {
-            let words = self.why_withheld(withheld);
-            let words = if words.is_empty() { "fed again" } else { &words };
-            self.tell(format_args!("watchdog: {words}"));
+            match withheld {
+                Some(why) => self.tell(format_args!("no watchdog is fed: {}", self.why_withheld(why))),
+                None => self.tell(format_args!("watchdogs are fed again")),
+            }
         }
         if self.watch.retry_at.is_some_and(|at| at <= now) {
             self.watch.retry_at = None;
-            (0..WATCHDOG_COUNT_MAX).for_each(|place| self.arm(place));
+            for place in 0..WATCHDOG_COUNT_MAX {
+                if self.watch.each[place].timeout.is_none() {
+                    self.arm(place);
+                }
+            }
             self.set_pace();
         }
     }
@@ -253,16 +277,15 @@ impl Daemon {
         }
     }
 
-    /// Why no watchdog is fed; empty: they are.
-    fn why_withheld(&self, withheld: Option<Withheld>) -> Text {
+    /// Why no watchdog is fed.
+    fn why_withheld(&self, withheld: Withheld) -> Text {
         let mut text = Text::new();
         match withheld {
-            None => {}
-            Some(Withheld::Guard) => write_cut(&mut text, format_args!("not fed: the guard does not answer")),
-            Some(Withheld::Outputs(child)) => {
+            Withheld::Guard => write_cut(&mut text, format_args!("the guard does not answer")),
+            Withheld::Outputs(child) => {
                 let entry = self.table.get(child.index()).and_then(Option::as_ref);
                 let name = entry.map_or("", |entry| entry.name());
-                write_cut(&mut text, format_args!("not fed: outputs of {name} are not confirmed safe"));
+                write_cut(&mut text, format_args!("outputs of {name} are not confirmed safe"));
             }
         }
         text
@@ -272,12 +295,13 @@ impl Daemon {
     pub(super) fn watch_limitations(&self, add: &mut dyn FnMut(core::fmt::Arguments)) {
         let config = &self.in_force.config.board.watchdogs;
         for watched in &self.watch.each {
-            if let Some(config) = watched.config.and_then(|index| config.get(index)).filter(|_| !watched.note.is_empty()) {
-                add(format_args!("{}: {}", Named(config), watched.note));
+            let known = watched.config.and_then(|index| config.get(index));
+            if let Some(config) = known.filter(|_| !watched.note.is_empty()) {
+                add(format_args!("{}", watched.sentence(config)));
             }
         }
-        if self.watch.withheld {
-            add(format_args!("watchdog: {}", self.why_withheld(self.core.withheld(clock::now()))));
+        if let Some(why) = self.core.withheld(clock::now()).filter(|_| !config.is_empty()) {
+            add(format_args!("no watchdog is fed: {}", self.why_withheld(why)));
         }
     }
 
@@ -299,7 +323,8 @@ impl Daemon {
             match (&config.target, slot.descriptors()) {
                 (WatchdogTarget::Device(path), [number, _]) => {
                     write_cut(&mut what, format_args!("{path}"));
-                    let left = number.and_then(|number| watchdog::number(poll::borrow(number), Number::TimeLeft));
+                    let left =
+                        number.and_then(|number| watchdog::number(poll::borrow(number), Number::TimeLeft));
                     left_ms = left.map(|left| u64::from(left) * 1000);
                 }
                 (WatchdogTarget::Pulse { feed, .. }, _) => write_line(&mut what, feed),
@@ -319,7 +344,7 @@ impl Daemon {
         }
         Reply::Watchdogs {
             watchdogs,
-            withheld: self.why_withheld(self.core.withheld(now)),
+            withheld: self.core.withheld(now).map_or_else(Text::new, |why| self.why_withheld(why)),
             temperature: self.temperature_report(now),
         }
     }
@@ -355,8 +380,8 @@ impl Trouble {
 impl core::fmt::Display for Trouble {
     fn fmt(&self, f: &mut core::fmt::Formatter) -> core::fmt::Result {
         match self {
-            Trouble::Systemd => f.write_str("left to systemd, which feeds it; multusd does not"),
-            Trouble::Sys(error) => write!(f, "NOT ARMED: {error}"),
+            Trouble::Systemd => f.write_str("left to systemd"),
+            Trouble::Sys(error) => error.fmt(f),
         }
     }
 }
@@ -367,7 +392,9 @@ fn open(config: &Watchdog, systemd: u8) -> Result<(OwnedFd, Option<OwnedFd>), Tr
         WatchdogTarget::Device(_) if systemd == Systemd::Feeds as u8 => Err(Trouble::Systemd),
         WatchdogTarget::Device(path) => match watchdog::open(path) {
             Ok(device) => Ok((device, None)),
-            Err(error) if error.errno == libc::EBUSY && systemd != Systemd::Absent as u8 => Err(Trouble::Systemd),
+            Err(error) if error.errno == libc::EBUSY && systemd != Systemd::Absent as u8 => {
+                Err(Trouble::Systemd)
+            }
             Err(error) => Err(Trouble::Sys(error)),
         },
         WatchdogTarget::Pulse { feed, enable, .. } => {
@@ -442,7 +469,9 @@ pub fn systemd(root: &Path) -> Systemd {
     let mut value = String::new();
     let mut read = |path: &Path| {
         let text = String::from_utf8(file::read(path).unwrap_or_default()).unwrap_or_default();
-        let said = |line: &str| Some(line.trim().strip_prefix("RuntimeWatchdogSec")?.trim().strip_prefix('=')?.trim().to_owned());
+        let said = |line: &str| {
+            Some(line.trim().strip_prefix("RuntimeWatchdogSec")?.trim().strip_prefix('=')?.trim().to_owned())
+        };
         text.lines().filter_map(said).for_each(|said| value = said);
     };
     read(&root.join("etc/systemd/system.conf"));
@@ -455,7 +484,11 @@ pub fn systemd(root: &Path) -> Systemd {
         names.sort_unstable();
         names.iter().for_each(|name| read(&folder.join(name)));
     }
-    if ["", "0", "off", "infinity", "default"].contains(&value.as_str()) { Systemd::Idle } else { Systemd::Feeds }
+    if ["", "0", "off", "infinity", "default"].contains(&value.as_str()) {
+        Systemd::Idle
+    } else {
+        Systemd::Feeds
+    }
 }
 
 #[cfg(test)]
@@ -478,7 +511,10 @@ mod tests {
         assert_eq!(systemd(&root), Systemd::Feeds);
         put("etc/systemd/system.conf", "[Manager]\n#RuntimeWatchdogSec=30s\n");
         assert_eq!(systemd(&root), Systemd::Idle);
-        put("usr/lib/systemd/system.conf.d/40-rpi-enable-watchdog.conf", "[Manager]\nRuntimeWatchdogSec = 1m\n");
+        put(
+            "usr/lib/systemd/system.conf.d/40-rpi-enable-watchdog.conf",
+            "[Manager]\nRuntimeWatchdogSec = 1m\n",
+        );
         assert_eq!(systemd(&root), Systemd::Feeds);
         put("etc/systemd/system.conf.d/mine.conf", "[Manager]\nRuntimeWatchdogSec=off\n");
         assert_eq!(systemd(&root), Systemd::Idle, "the last word counts");

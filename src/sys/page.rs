@@ -250,7 +250,10 @@ impl Page {
 
     /// Guard, between two supervisors: closes every descriptor (3 and above) that is not kept.
     pub fn close_all_but_kept(&self) {
-        let mut kept_numbers = heapless::Vec::<i32, { KEPT_PER_PROGRAM * PROGRAM_COUNT_MAX + 2 * WATCHDOG_COUNT_MAX + 16 }>::new();
+        let mut kept_numbers = heapless::Vec::<
+            i32,
+            { KEPT_PER_PROGRAM * PROGRAM_COUNT_MAX + 2 * WATCHDOG_COUNT_MAX + 16 },
+        >::new();
         let used = (self.program_slots.load(SeqCst) as usize).min(PROGRAM_COUNT_MAX);
         let cells = self.slots[..used].iter().flat_map(|slot| &slot.kept).chain(&self.kept);
         let watchdogs = self.watchdogs.iter().flat_map(|slot| slot.descriptors()).flatten();
