@@ -65,6 +65,8 @@ complete -c multusctl -n '__multusctl_command reload' -l dry-run -d 'only say wh
 complete -c multusctl -n '__multusctl_command reload' -l wait -d 'return when it has happened, not when it is ordered'
 complete -c multusctl -n 'not __multusctl_command' -a events -d 'Shows every change of state from now on; Ctrl-C ends'
 complete -c multusctl -n '__multusctl_command events' -l json -d 'write JSON for programs'
+complete -c multusctl -n 'not __multusctl_command' -a watchdog -d 'Shows the watchdogs, whether they are fed, and the temperature'
+complete -c multusctl -n '__multusctl_command watchdog' -l json -d 'write JSON for programs'
 complete -c multusctl -n 'not __multusctl_command' -a reboot -d 'Stops everything in order and reboots the machine'
 complete -c multusctl -n '__multusctl_command reboot' -l in -x -d 'do it after TIME, such as 5min'
 complete -c multusctl -n '__multusctl_command reboot' -l cancel -d 'take a pending reboot or poweroff back'
@@ -76,7 +78,7 @@ complete -c multusctl -n '__multusctl_command quit' -l wait -d 'return when it h
 complete -c multusctl -n 'not __multusctl_command' -a check -d 'Reads a configuration file and reports all its errors; needs no daemon'
 complete -c multusctl -n '__multusctl_command check' -F
 complete -c multusctl -n 'not __multusctl_command' -a help -d 'Explains a command or a configuration key; needs no daemon'
-complete -c multusctl -n '__multusctl_command help' -a 'status start stop restart once pause cont signal reload events reboot poweroff quit check help version completion keys'
+complete -c multusctl -n '__multusctl_command help' -a 'status start stop restart once pause cont signal reload events watchdog reboot poweroff quit check help version completion keys'
 complete -c multusctl -n 'not __multusctl_command' -a version -d 'Shows the version; needs no daemon'
 complete -c multusctl -n 'not __multusctl_command' -a completion -d 'Writes the completion script for a shell; needs no daemon'
 complete -c multusctl -n '__multusctl_command completion' -a 'bash zsh fish'

@@ -58,7 +58,8 @@ fn request<T>(device: BorrowedFd, direction: u32, number: u32, value: &mut T) ->
 pub fn open(path: &str) -> Result<OwnedFd, SysError> {
     let device = file::open_path(Path::new(path), OFlag::O_WRONLY, 0)?;
     // What is no watchdog is let go of before anything is written to it.
-    flags(std::os::fd::AsFd::as_fd(&device))?;
+    flags(std::os::fd::AsFd::as_fd(&device))
+        .map_err(|error| SysError { operation: "not a watchdog", ..error })?;
     Ok(device)
 }
 
