@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use crate::ctl::table::Described;
-use crate::{ctl, daemon, self_test};
+use crate::{ctl, daemon, probe, self_test};
 
 /// One applet.
 pub struct Applet {
@@ -37,6 +37,15 @@ pub const APPLETS: &[Applet] = &[
         // For whoever installs a board, not for every day: it needs no place among the commands.
         is_linked: false,
         run: self_test::main,
+    },
+    Applet {
+        described: Described {
+            name: "probe",
+            what: "asks tcp:HOST:PORT, unix:PATH or http://HOST[:PORT]/PATH once, as a check does",
+            options: &[],
+        },
+        is_linked: false,
+        run: probe::main,
     },
 ];
 

@@ -18,6 +18,7 @@ pub mod ctl;
 pub mod daemon;
 pub mod guard;
 pub mod limits;
+pub mod probe;
 pub mod protocol;
 pub mod self_test;
 pub mod supervisor;

@@ -12,7 +12,8 @@ use std::path::Path;
 /// Which room may name which. `limits` and `time` are known to all; `lib` only lists the rooms.
 const EDGES: &[(&str, &[&str])] = &[
     ("main", &["guard", "daemon", "ctl", "applets"]),
-    ("applets", &["daemon", "ctl", "child", "self_test"]),
+    ("applets", &["daemon", "ctl", "child", "probe", "self_test"]),
+    ("probe", &["config", "sys"]),
     ("self_test", &["sys"]),
     ("guard", &["sys"]),
     ("daemon", &["supervisor", "config", "protocol", "sys"]),

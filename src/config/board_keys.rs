@@ -3,7 +3,8 @@
 use super::assemble::Draft;
 use super::board::{Bias, Drive, Line};
 use super::keys::Kind::{Choice, Command, Duration, Names, Number, Other, Path, Word};
-use super::keys::{CHECKS, DEGREES, Key, LINE, key};
+use super::keys::{CHECK, CHECKS, DEGREES, Key, LINE, key};
+use super::target::CheckTarget;
 use super::value::{self, Wrong};
 use super::words;
 use crate::limits::CHECK_WINDOW_MAX;
@@ -17,7 +18,7 @@ pub(super) static HEALTH: &[Key] = &[
         "File whose every change is a beat. Its time stamp is never compared with a clock.").restart(),
     key!("heartbeat_port", Number(1, 65535, |d, v| d.heartbeat_port = Some(v as u16)), "(none)", "43100",
         "Port on 127.0.0.1 to which the program connects, and on which it sends the bytes 1 to 9, then 1 again.").restart(),
-    key!("check", Command(|d, v| d.check = v), "(none)", "/usr/bin/pump --ping or http://127.0.0.1:8080/health",
+    key!("check", Other(CHECK, check), "(none)", "/usr/bin/pump --ping or http://127.0.0.1:8080/health",
         "Asks a program that is ready for its health, again and again: a command that succeeds, or tcp:HOST:PORT, unix:PATH or http://HOST[:PORT]/PATH. A command runs as the program's user; the last line it prints is kept as the reason."),
     key!("check_interval", Duration(10, |d, v| d.check_interval = v), "10s", "2s",
         "Pause between two checks.").web(),
@@ -273,6 +274,15 @@ fn degrees(text: &str) -> Result<i32, Wrong> {
     let scale = [100, 10, 1][fraction.len() - 1];
     let value = value::number(whole, 0, 999)? * 1000 + value::number(fraction, 0, 999)? * scale;
     Ok(if negative { -value } else { value } as i32)
+}
+
+fn check(draft: &mut Draft, text: &str) -> Result<(), Wrong> {
+    draft.check = words::command(text)?;
+    match draft.check.first().and_then(|word| CheckTarget::read(word)) {
+        Some(Err(fault)) => Err(Wrong::Say(fault.into())),
+        Some(Ok(_)) if draft.check.len() > 1 => Err(Wrong::Say("is a target and takes no arguments".into())),
+        _ => Ok(()),
+    }
 }
 
 fn check_failures(draft: &mut Draft, text: &str) -> Result<(), Wrong> {

@@ -331,6 +331,7 @@ pub(super) const READY: &str = "one of uptime, notify, fd, fd:N, pidfile, check"
 pub(super) const RETRIES: &str = "a whole number or forever";
 pub(super) const LINE: &str = "a line (NUMBER, CHIP-LABEL:NUMBER or its name)";
 pub(super) const DEGREES: &str = "a temperature in degrees Celsius";
+pub(super) const CHECK: &str = "a command, tcp:HOST:PORT, unix:PATH or http://HOST[:PORT]/PATH";
 pub(super) const CHECKS: &str = "a number or NUMBER of NUMBER";
 
 /// An absolute path.
@@ -416,6 +417,7 @@ mod tests {
             "capabilities",
             "reload",
             "on_start",
+            "check",
         ] {
             assert!(!find_anywhere(name).unwrap().1.web, "{name}");
         }

@@ -29,6 +29,7 @@ mod process_keys;
 mod program;
 mod program_keys;
 mod report;
+mod target;
 mod text;
 mod value;
 mod words;
@@ -40,6 +41,7 @@ pub use help::{key_help, nearest_key, web_editable};
 pub use nearest::nearest;
 pub use program::*;
 pub use report::{Error, Errors};
+pub use target::CheckTarget;
 pub use value::read_duration;
 pub use words::replaced;
 

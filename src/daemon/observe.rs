@@ -7,10 +7,10 @@ use crate::supervisor::{ChildId, Event, Exit, Generation, Hook};
 use crate::sys::page::{ExitRecord, Keep, KeepForProgram, Page, Slot};
 use crate::sys::poll::Interest;
 use crate::sys::socket::Received;
-use crate::sys::{cgroup, clock, poll, process, socket};
+use crate::sys::{cgroup, clock, file, poll, process, socket};
 
 use super::jobs::Job;
-use super::perform::FLAG_READY;
+use super::perform::{CHECK_TEXT_BYTES, FLAG_READY};
 use super::table::{Beside, write_cut};
 use super::{Daemon, Token, borrow, report};
 
@@ -108,6 +108,7 @@ impl Daemon {
                 match hook {
                     Hook::FindMain => success = success && self.take_main(child),
                     Hook::OnStop | Hook::OnFailure => self.end_leftovers(child),
+                    Hook::Check if !success => self.keep_check_text(child, record.signalled),
                     _ => {}
                 }
                 self.observe(Event::HookFinished { child, generation, hook, success });
@@ -115,6 +116,23 @@ impl Daemon {
         }
         if self.entry(child).is_some_and(|entry| entry.sweep_owed) {
             self.start_sweep(child);
+        }
+    }
+
+    /// Why a check failed: the last line it printed.
+    fn keep_check_text(&mut self, child: ChildId, killed: bool) {
+        let number = self.page.program(child.index()).kept(KeepForProgram::CheckText);
+        let mut bytes = [0; CHECK_TEXT_BYTES as usize];
+        if let Some(number) = number {
+            file::read_at_start(poll::borrow(number), &mut bytes);
+        }
+        let mut lines =
+            bytes.split(|byte| matches!(byte, b'\n' | 0)).filter(|line| !line.trim_ascii().is_empty());
+        let Some(entry) = self.entry(child) else { return };
+        match lines.next_back().and_then(|line| str::from_utf8(line).ok()) {
+            Some(line) => write_cut(&mut entry.check_text, format_args!("{}", line.trim())),
+            None if killed => write_cut(&mut entry.check_text, format_args!("no answer in time")),
+            None => entry.check_text.clear(),
         }
     }
 

@@ -17,6 +17,9 @@ use super::spec::HookKind;
 use super::table::{Beside, Entry};
 use super::{Daemon, Token, borrow};
 
+/// What a check may print; more of it does not fit, and the check is told so (EPERM).
+pub const CHECK_TEXT_BYTES: u32 = 4096;
+
 /// In a slot's flags: readiness was reported for the present process.
 pub const FLAG_READY: u32 = 1;
 
@@ -299,9 +302,20 @@ impl Daemon {
         entry.beside = Some((task, generation));
         slot.forget();
         slot.purpose.store(task.number(), SeqCst);
+        if task == Beside::Hook(Hook::Check) && main.kept(KeepForProgram::CheckText).is_none() {
+            main.keep(
+                KeepForProgram::CheckText,
+                Some(file::sealed_memory(c"multusd-check", CHECK_TEXT_BYTES)?),
+            );
+        }
         if let Some(recipe) = kind.and_then(|kind| entry.hooks[kind as usize].as_ref()) {
+            let mut standard = streams(entry, main, null);
+            if let (Beside::Hook(Hook::Check), Some(text)) = (task, main.kept(KeepForProgram::CheckText)) {
+                file::blank(poll::borrow(text));
+                standard = [null, text, text];
+            }
             let wiring = Wiring {
-                standard: streams(entry, main, null),
+                standard,
                 extra: None,
                 cgroup: entry.group.as_ref().map(borrow),
                 born_in_cgroup,

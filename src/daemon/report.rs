@@ -43,7 +43,11 @@ pub fn explain_end(entry: &mut Entry, end: Option<End>) {
         Some(End::Stopped(Exit::Unknown)) => entry.explain(format_args!("stopped")),
         Some(End::Hung) => entry.explain(format_args!("hung: no heartbeat in time")),
         Some(End::StartTimedOut) => entry.explain(format_args!("not ready in time")),
-        Some(End::CheckFailed) => entry.explain(format_args!("check failed")),
+        Some(End::CheckFailed) => {
+            let Entry { check_text, reason, .. } = entry;
+            let colon = if check_text.is_empty() { "" } else { ": " };
+            write_cut(reason, format_args!("check failed{colon}{check_text}"));
+        }
         Some(End::HookFailed) => entry.explain(format_args!("on_start failed")),
     }
 }

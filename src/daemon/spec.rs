@@ -6,7 +6,7 @@ use std::ffi::CString;
 use std::path::Path;
 use std::rc::Rc;
 
-use crate::config::{Config, HookCommand, LogFile, Program, ProgramKind, ProgramReady, Reload};
+use crate::config::{self, Config, HookCommand, LogFile, Program, ProgramKind, ProgramReady, Reload};
 use crate::sys::process::{Identity, Recipe};
 use crate::sys::users::Accounts;
 use crate::sys::{file, proc};
@@ -260,7 +260,7 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
             hook(&program.on_stop),
             hook(&program.on_failure),
             reload,
-            None,
+            program.check.as_ref().map(|check| check_command(&check.command, &path)),
         ],
         exec: Exec {
             command: command(&program.command, &path),
@@ -361,6 +361,18 @@ fn command(words: &[String], path: &str) -> Command {
         path.split(':').filter(|part| !part.is_empty()).map(|part| format!("{part}/{program}")).collect()
     };
     Command { paths, words: words.to_vec() }
+}
+
+/// A check that needs no program is asked by ourselves, in a process of its own.
+fn check_command(words: &[String], path: &str) -> Command {
+    let built_in = words.first().is_some_and(|word| config::CheckTarget::read(word).is_some());
+    match (built_in, words) {
+        (true, [target, ..]) => Command {
+            paths: vec!["/proc/self/exe".into()],
+            words: ["multusd", "probe", target].map(String::from).to_vec(),
+        },
+        _ => command(words, path),
+    }
 }
 
 fn strings(list: &[String]) -> Vec<CString> {

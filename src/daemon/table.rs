@@ -65,6 +65,8 @@ pub struct Entry {
     pub adopted: bool,
     /// Its own words (`STATUS=`).
     pub status_text: Words,
+    /// What its last failed check printed.
+    pub check_text: Words,
     /// Why it is as it is.
     pub reason: Words,
     /// The state that subscribers know.
@@ -146,6 +148,7 @@ impl Entry {
             retiring: false,
             adopted: false,
             status_text: Words::new(),
+            check_text: Words::new(),
             reason: Words::new(),
             published: State::Stopped,
             saved: [0; SAVED_WORDS_MAX],

@@ -70,6 +70,25 @@ pub fn sealed_memory(name: &CStr, length: u32) -> Result<OwnedFd, SysError> {
     Ok(file)
 }
 
+/// Fills a memory file with zeros and goes to its beginning.
+pub fn blank(file: BorrowedFd) {
+    let zeros = [0; 4096];
+    let (mut at, end) = (0, size(file).unwrap_or(0) as i64);
+    while at < end {
+        let part = zeros.len().min((end - at) as usize);
+        match nix::sys::uio::pwrite(file, &zeros[..part], at) {
+            Ok(count) if count > 0 => at += count as i64,
+            _ => break,
+        }
+    }
+    let _ = nix::unistd::lseek(file, 0, nix::unistd::Whence::SeekSet);
+}
+
+/// The first bytes of a memory file; what it has not is left as it was.
+pub fn read_at_start(file: BorrowedFd, bytes: &mut [u8]) {
+    let _ = nix::sys::uio::pread(file, bytes, 0);
+}
+
 /// All of a memory file, wherever its offset is.
 pub fn read_memory(file: BorrowedFd) -> Result<Vec<u8>, SysError> {
     let length = size(file)? as usize;

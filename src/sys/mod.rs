@@ -20,6 +20,7 @@ pub mod process;
 pub mod signal;
 pub mod slot;
 pub mod socket;
+pub mod stream;
 pub mod terminal;
 pub mod users;
 pub mod watchdog;

@@ -28,6 +28,8 @@ pub enum KeepForProgram {
     Notify,
     /// Read end of the present incarnation's readiness pipe.
     Ready,
+    /// What its checks print, in memory.
+    CheckText,
 }
 
 /// A token's low half while the process it stands for has not begun to run.
