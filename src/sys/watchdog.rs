@@ -144,9 +144,8 @@ impl WatchdogSlot {
     /// Disarms it: by the letter and the close, or by the line that enables it. Where the driver cannot be
     /// stopped, nobody feeds it from now on and it resets the machine.
     pub fn disarm(&self) {
-        match (self.is_lines.load(SeqCst) == 0, self.descriptors()) {
-            (true, [Some(device), _]) => drop(file::append(poll::borrow(device), b"V")),
-            _ => {}
+        if let (true, [Some(device), _]) = (self.is_lines.load(SeqCst) == 0, self.descriptors()) {
+            drop(file::append(poll::borrow(device), b"V"));
         }
         for cell in &self.kept {
             keep(cell, None);
