@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use nix::sys::signal::Signal;
 
 use crate::limits::{BEAT_SILENCE_MS_MAX, FIRST_BEAT_MS_MAX, SUPERVISOR_SILENCE_MS_MAX};
+use crate::sys::output::force_all_safe;
 use crate::sys::page::{Keep, Page, request};
 use crate::sys::watchdog::WatchdogSlot;
 use crate::sys::{SysError, clock, file, memory, poll, process, signal};
@@ -33,6 +34,7 @@ pub fn run(supervise: &dyn Fn(&'static Page) -> i32) -> u8 {
             started: Instant::default(),
             failures: 0,
             unheard: None,
+            killed: 0,
             echoed: Instant::default(),
             heard: 0,
             missed: Millis::ZERO,
@@ -67,6 +69,8 @@ struct Guard {
     failures: u32,
     /// An exit that the supervisor has not been seen to take: since when, and its number.
     unheard: Option<(Instant, u32)>,
+    /// The last supervisor that was killed for that.
+    killed: u32,
     /// When the last echo was given.
     echoed: Instant,
     /// The last beat that was heard.
@@ -171,7 +175,11 @@ impl Guard {
         if seen.wrapping_sub(number) as i32 >= 0 {
             self.unheard = (seen != written).then_some((now, written));
         } else if pid != 0 {
-            self.unheard = None;
+            if self.killed == pid {
+                // It was killed and does not die: whatever it is about, it is nobody's supervisor.
+                force_all_safe(self.page.outputs());
+            }
+            (self.killed, self.unheard) = (pid, Some((now, number)));
             // Its exit arrives as any other's.
             let _ = process::kill(pid as i32, libc::SIGKILL);
         }
@@ -206,12 +214,9 @@ impl Guard {
         }
         process::kill_if_there(self.page.supervisor.load(SeqCst) as i32, libc::SIGKILL);
         if self.missed >= self.patience + Millis(BEAT_SILENCE_MS_MAX) {
-            self.force_all_safe();
+            force_all_safe(self.page.outputs());
         }
     }
-
-    /// Nobody else does any more.
-    fn force_all_safe(&self) {}
 
     /// The supervisor is dead: what it opened for itself is closed, what it kept stays.
     fn replace(&mut self) -> Instant {
@@ -227,7 +232,8 @@ impl Guard {
         self.failures = self.failures.saturating_add(1);
         // The first few are no series yet: an operator, or a test, may have killed them.
         if self.failures > 4 {
-            self.force_all_safe();
+            // Nobody judges the programs, which may drive them on: forced again at each failure.
+            force_all_safe(self.page.outputs());
         }
         let pause = Millis(10_u64 << self.failures.saturating_sub(4).min(10));
         now + if self.failures <= 4 { Millis::ZERO } else { pause.min(SUPERVISOR_PAUSE_MAX) }
@@ -238,7 +244,9 @@ impl Guard {
     fn leave(&self, code: u8) -> u8 {
         // One in state D cannot be killed; init inherits it.
         let is_alone = process::kill_children(clock::now() + LEAVING_MAX);
-        if is_alone && self.page.disarm.load(SeqCst) != 0 {
+        if code != 0 {
+            force_all_safe(self.page.outputs());
+        } else if is_alone && self.page.disarm.load(SeqCst) != 0 {
             self.page.watchdogs.iter().for_each(WatchdogSlot::disarm);
         }
         code

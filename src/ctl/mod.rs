@@ -10,6 +10,7 @@ pub mod table;
 mod daemon;
 mod daemon_call;
 mod json;
+mod lines;
 mod nearest;
 mod orders;
 mod signals;
@@ -75,6 +76,7 @@ pub struct Call {
     wait: bool,
     dry: bool,
     cancel: bool,
+    force: bool,
     after: Option<Millis>,
     arguments: Vec<String>,
     /// `check FILE`: the daemon's own, handed down.
@@ -177,6 +179,7 @@ fn set(
         "wait" => call.wait = true,
         "dry-run" => call.dry = true,
         "cancel" => call.cancel = true,
+        "force" => call.force = true,
         _ => {
             let all = || table::COMMANDS.iter().flat_map(|command| command.options).chain(&table::COMMON);
             let hint = replaced(&nearest::suggestion(name, all().map(|opt| opt.long)), "mean ", "mean --");

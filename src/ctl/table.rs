@@ -1,7 +1,7 @@
 //! The one table of commands and options. Help, manual pages and shell completion are derived
 //! from it, so a new command is one row here and one function.
 
-use super::{Call, Exit, Outcome, orders, status, watchdog};
+use super::{Call, Exit, Outcome, lines, orders, status, watchdog};
 
 /// What an argument is, for completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub enum Takes {
     ProgramsAndSignal,
     /// A file.
     File,
+    /// A level to set.
+    Level,
     /// A shell's name.
     Shell,
     /// A command's name or a configuration key.
@@ -86,6 +88,8 @@ const WAIT: &Opt =
 const DRY_RUN: &Opt = &Opt { long: "dry-run", value: "", what: "only say what would change" };
 const IN: &Opt = &Opt { long: "in", value: "TIME", what: "do it after TIME, such as 5min" };
 const CANCEL: &Opt = &Opt { long: "cancel", value: "", what: "take a pending reboot or poweroff back" };
+
+const FORCE: &Opt = &Opt { long: "force", value: "", what: "do it even while its program runs" };
 
 const NAMES: &str = "NAME...|all";
 
@@ -192,6 +196,28 @@ pub const COMMANDS: &[Command] = &[
         what: "Shows every change of state from now on; Ctrl-C ends.",
         more: "The time is in seconds since boot. With --json each event is an object on its own line.",
         run: status::events,
+    },
+    Command {
+        name: "inputs",
+        arguments: "",
+        count: 0..=0,
+        takes: Takes::Nothing,
+        options: &[JSON],
+        what: "Shows every input: its level, how often and when it last changed.",
+        more: "",
+        run: lines::inputs,
+    },
+    Command {
+        name: "outputs",
+        arguments: "[set NAME high|low|on|off]",
+        count: 0..=3,
+        takes: Takes::Level,
+        options: &[JSON, FORCE],
+        what: "Shows every output: its level and whose that is; or sets one.",
+        more: "high and low are the voltage, on and off what it means. Setting one is for putting a machine \
+               into service; it is refused while the output's program runs. The next start makes it safe \
+               first.",
+        run: lines::outputs,
     },
     Command {
         name: "watchdog",

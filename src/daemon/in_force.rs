@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use crate::config::{Config, Program};
 
+use super::lines::Spot;
 use super::spec::{Resolved, Spec};
 
 /// What `apply` puts into force.
@@ -16,6 +17,12 @@ pub struct InForce {
     specs: Vec<Rc<Spec>>,
     /// Members of this group may give orders.
     pub control_group: Option<u32>,
+    /// Where its outputs are.
+    pub outputs: Vec<Option<Spot>>,
+    /// Where its inputs are.
+    pub inputs: Vec<Option<Spot>>,
+    /// Where the lines of watchdogs are: that which is pulsed, that which enables it.
+    pub watchdogs: Vec<[Option<Spot>; 2]>,
     /// What systemd does here: see `watchdog::Systemd`.
     pub systemd: u8,
 }
@@ -23,8 +30,9 @@ pub struct InForce {
 impl InForce {
     /// From what was read and what that resolved to; they are of the same length and order.
     pub fn new(config: Config, resolved: Resolved) -> Self {
-        let specs = resolved.specs.into_iter().map(Rc::new).collect();
-        InForce { config, specs, control_group: resolved.control_group, systemd: resolved.systemd }
+        let Resolved { specs, control_group, outputs, inputs, watchdogs, systemd } = resolved;
+        let specs = specs.into_iter().map(Rc::new).collect();
+        InForce { config, specs, control_group, outputs, inputs, watchdogs, systemd }
     }
 
     /// One program by name.

@@ -6,11 +6,15 @@ use std::ffi::CString;
 use std::path::Path;
 use std::rc::Rc;
 
-use crate::config::{self, Config, HookCommand, LogFile, Program, ProgramKind, ProgramReady, Reload};
+use crate::config::{
+    self, Config, HookCommand, Line, LogFile, Program, ProgramKind, ProgramReady, Reload, WatchdogTarget,
+};
 use crate::sys::process::{Identity, Recipe};
 use crate::sys::users::Accounts;
 use crate::sys::{file, proc};
 
+use super::lines::{self, Spot};
+use super::outputs;
 use super::packed::{self, packed};
 
 /// Everything resolved.
@@ -20,6 +24,12 @@ pub struct Resolved {
     pub specs: Vec<Spec>,
     /// Members of this group may give orders.
     pub control_group: Option<u32>,
+    /// Where outputs are, in the configuration's order; none: no line, or not found.
+    pub outputs: Vec<Option<Spot>>,
+    /// Where inputs are.
+    pub inputs: Vec<Option<Spot>>,
+    /// Where the lines of watchdogs are: that which is pulsed, that which enables it.
+    pub watchdogs: Vec<[Option<Spot>; 2]>,
     /// What systemd does here, where that matters: see `watchdog::Systemd`.
     pub systemd: u8,
 }
@@ -67,6 +77,10 @@ pub struct Exec {
     pub forking: bool,
     /// Its pid file.
     pub pidfile: Option<String>,
+    /// Outputs it owns: name, the descriptor it is handed (-1: none), what tells it from a changed one.
+    pub outputs: Vec<(String, i32, u64)>,
+    /// The descriptor of the page of inputs.
+    pub inputs: Option<i32>,
 }
 
 /// A command with the paths to try.
@@ -87,7 +101,7 @@ pub struct Stream {
     pub backups: u32,
 }
 
-packed!(Resolved { specs, control_group, systemd });
+packed!(Resolved { specs, control_group, outputs, inputs, watchdogs, systemd });
 packed!(Spec { exec, hooks, missing, stdout, stderr });
 packed!(Exec {
     command,
@@ -109,7 +123,9 @@ packed!(Exec {
     stdout_is_null,
     stderr_is_null,
     forking,
-    pidfile
+    pidfile,
+    outputs,
+    inputs
 });
 packed!(Command { paths, words });
 packed!(Stream { path, maxbytes, backups });
@@ -213,11 +229,27 @@ pub fn resolve(config: &Config, around: &Surroundings) -> (Resolved, Vec<(usize,
             group
         }
     };
-    let systemd = match config.board.watchdogs.is_empty() {
+    let mut find = |what: &str, name: &str, line: Option<&Line>| {
+        let found = lines::find(line?);
+        found
+            .map_err(|why| errors.push((usize::MAX, ["[", what, ":", name, "]: gpio: ", &why].concat())))
+            .ok()
+    };
+    let board = &config.board;
+    let outputs = board.outputs.iter().map(|output| find("output", &output.name, output.line())).collect();
+    let inputs = board.inputs.iter().map(|input| find("input", &input.name, input.line.as_ref())).collect();
+    let watchdogs = board.watchdogs.iter().map(|watchdog| match &watchdog.target {
+        WatchdogTarget::Device(_) => [None, None],
+        WatchdogTarget::Pulse { feed, enable, .. } => {
+            [Some(feed), enable.as_ref()].map(|line| find("watchdog", &watchdog.name, line))
+        }
+    });
+    let watchdogs = watchdogs.collect();
+    let systemd = match board.watchdogs.is_empty() {
         true => 0,
         false => super::watchdog::systemd(Path::new("/")) as u8,
     };
-    (Resolved { specs, control_group, systemd }, errors)
+    (Resolved { specs, control_group, outputs, inputs, watchdogs, systemd }, errors)
 }
 
 fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spec, String> {
@@ -229,7 +261,7 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
         }
         (None, None) => None,
     };
-    let environment = environment(program, around)?;
+    let mut environment = environment(program, around)?;
     let path = find(&environment, "PATH").or(around.base.get("PATH")).unwrap_or(DEFAULT_PATH).to_owned();
     let log = |log: &crate::config::Log, stream: &str| {
         match &log.file {
@@ -251,6 +283,23 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
         Some(Reload::Command(hook)) => Some(command(&hook.command, &path)),
         _ => None,
     };
+    // Descriptors it is handed, numbered from 3 on around the one it chose itself.
+    let mut numbers = (3..).filter(|number| Some(*number) != ready_descriptor);
+    let outputs = program.outputs.iter().map(|output| {
+        let number = if outputs::is_handed_over(output) { numbers.next() } else { None };
+        (output.name.clone(), number.unwrap_or(-1), outputs::making(output))
+    });
+    let outputs: Vec<_> = outputs.collect();
+    let inputs = numbers.next().filter(|_| !program.inputs.is_empty());
+    let handed = outputs.iter().filter(|(_, number, _)| *number >= 0);
+    let handed: Vec<String> =
+        handed.map(|(name, number, _)| [name, "=", &number.to_string()].concat()).collect();
+    if !handed.is_empty() {
+        environment.push(["MULTUSD_OUTPUTS=", &handed.join(",")].concat());
+    }
+    if let Some(number) = inputs {
+        environment.push(["MULTUSD_INPUTS=", &number.to_string()].concat());
+    }
     Ok(Spec {
         missing: None,
         hooks: [
@@ -283,6 +332,8 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
             stderr_is_null: stderr.is_none(),
             forking: program.kind == ProgramKind::Forking,
             pidfile: program.pidfile.clone(),
+            outputs,
+            inputs,
         },
         stdout,
         stderr,

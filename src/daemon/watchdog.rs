@@ -1,7 +1,7 @@
 //! The watchdogs: opened last, fed as a conclusion and by nothing else, disarmed by order only. And the
 //! beat by which guard and supervisor watch each other while anything is watched.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -10,9 +10,10 @@ use crate::limits::{ECHO_SILENCE_MS_MAX, PACE_MS_MAX, WATCHDOG_COUNT_MAX};
 use crate::protocol::{self, Reply, Text};
 use crate::supervisor::{Event, Withheld};
 use crate::sys::watchdog::{self, Number, flag};
-use crate::sys::{SysError, clock, file, poll, process};
+use crate::sys::{SysError, clock, file, gpio, poll, process};
 use crate::time::{Instant, Millis};
 
+use super::lines::Spot;
 use super::spec::digest;
 use super::table::write_cut;
 use super::{Daemon, report};
@@ -155,7 +156,9 @@ impl Daemon {
     /// Opens one watchdog, unless it is open, and makes it what the configuration says.
     fn arm(&mut self, place: usize) {
         let (slot, watched) = (&self.page.watchdogs[place], &mut self.watch.each[place]);
-        let Some(config) = watched.config.and_then(|index| self.in_force.config.board.watchdogs.get(index))
+        let in_force = &self.in_force;
+        let Some(at) = watched.config else { return };
+        let Some((config, spots)) = in_force.config.board.watchdogs.get(at).zip(in_force.watchdogs.get(at))
         else {
             return;
         };
@@ -164,18 +167,23 @@ impl Daemon {
         let is_news = slot.descriptors()[0].is_none() || watched.timeout.is_some();
         let opened = match slot.descriptors()[0] {
             Some(number) => Ok(number),
-            None => open(config, self.in_force.systemd).map(|(first, enable)| {
+            None => open(config, spots, in_force.systemd).map(|(first, enable)| {
                 slot.is_lines.store(matches!(config.target, WatchdogTarget::Pulse { .. }).into(), SeqCst);
                 slot.keep(first, enable);
                 slot.descriptors()[0].unwrap_or(-1)
             }),
         };
         match opened {
-            Ok(number) => {
-                let device =
-                    matches!(config.target, WatchdogTarget::Device(_)).then_some(poll::borrow(number));
-                set_up(device, config, watched, &mut note);
-            }
+            Ok(number) => match &config.target {
+                WatchdogTarget::Device(path) => {
+                    set_up(poll::borrow(number), path, config, watched, &mut note)
+                }
+                WatchdogTarget::Pulse { .. } => {
+                    // Where a former supervisor died in a pulse, it ends now.
+                    watched.pulse_until = Some(clock::now());
+                    watched.timeout = Some(config.timeout);
+                }
+            },
             Err(why) => {
                 watched.timeout = None;
                 write_cut(&mut note, format_args!("{why}"));
@@ -245,7 +253,7 @@ impl Daemon {
             let done = match config.map(|config| &config.target) {
                 Some(WatchdogTarget::Pulse { pulse, .. }) => {
                     watched.pulse_until = Some(now + *pulse);
-                    watchdog::drive(poll::borrow(number), true)
+                    gpio::drive(poll::borrow(number), gpio::flag::OUTPUT, true)
                 }
                 _ => watchdog::feed(poll::borrow(number)),
             };
@@ -271,7 +279,7 @@ impl Daemon {
                 watched.pulse_until = None;
                 if let [Some(number), _] = slot.descriptors() {
                     // What fails here fails at the next feed, and is said there.
-                    let _ = watchdog::drive(poll::borrow(number), false);
+                    let _ = gpio::drive(poll::borrow(number), gpio::flag::OUTPUT, false);
                 }
             }
         }
@@ -387,7 +395,11 @@ impl core::fmt::Display for Trouble {
 }
 
 /// Opens a device, or requests its lines: armed from here on.
-fn open(config: &Watchdog, systemd: u8) -> Result<(OwnedFd, Option<OwnedFd>), Trouble> {
+fn open(
+    config: &Watchdog,
+    spots: &[Option<Spot>; 2],
+    systemd: u8,
+) -> Result<(OwnedFd, Option<OwnedFd>), Trouble> {
     match &config.target {
         WatchdogTarget::Device(_) if systemd == Systemd::Feeds as u8 => Err(Trouble::Systemd),
         WatchdogTarget::Device(path) => match watchdog::open(path) {
@@ -397,24 +409,21 @@ fn open(config: &Watchdog, systemd: u8) -> Result<(OwnedFd, Option<OwnedFd>), Tr
             }
             Err(error) => Err(Trouble::Sys(error)),
         },
-        WatchdogTarget::Pulse { feed, enable, .. } => {
-            let _ = (feed, enable);
-            Err(Trouble::Sys(SysError { operation: "GPIO", errno: libc::ENODEV }))
+        WatchdogTarget::Pulse { enable, .. } => {
+            let line = |spot: &Option<Spot>, high| {
+                let spot = spot.as_ref().ok_or(SysError { operation: "GPIO line", errno: libc::ENODEV })?;
+                spot.open()?.request(spot.offset, gpio::flag::OUTPUT, Some(high), 0)
+            };
+            let feed = line(&spots[0], false).map_err(Trouble::Sys)?;
+            // High arms it.
+            let enable = enable.as_ref().map(|_| line(&spots[1], true)).transpose().map_err(Trouble::Sys)?;
+            Ok((feed, enable))
         }
     }
 }
 
 /// Sets the times of a device, which may not take them, and notes what there is to know of it.
-fn set_up(
-    device: Option<std::os::fd::BorrowedFd>,
-    config: &Watchdog,
-    watched: &mut Watched,
-    note: &mut Text,
-) {
-    let Some(device) = device else {
-        watched.timeout = Some(config.timeout);
-        return;
-    };
+fn set_up(device: BorrowedFd, path: &str, config: &Watchdog, watched: &mut Watched, note: &mut Text) {
     let mut add = |words: core::fmt::Arguments| {
         let gap = if note.is_empty() { "" } else { "; " };
         let _ = core::fmt::write(note, format_args!("{gap}{words}"));
@@ -445,10 +454,8 @@ fn set_up(
     if watchdog::flags(device).is_ok_and(|flags| flags & flag::MAGIC_CLOSE == 0) {
         add(format_args!("disarmed by whatever closes it: no reset if guard and supervisor die together"));
     }
-    if let WatchdogTarget::Device(path) = &config.target {
-        if cannot_be_stopped(path) {
-            add(format_args!("cannot be disarmed (nowayout): multusd's end is the board's reset"));
-        }
+    if cannot_be_stopped(path) {
+        add(format_args!("cannot be disarmed (nowayout): multusd's end is the board's reset"));
     }
 }
 

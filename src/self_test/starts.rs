@@ -45,7 +45,7 @@ fn start(recipe: &Recipe, sights: &[Sight]) -> (i32, Option<(u8, i32)>) {
     let null = got(file::null());
     let wiring = Wiring {
         standard: [null.as_raw_fd(); 3],
-        extra: None,
+        extra: &[],
         cgroup: None,
         born_in_cgroup: false,
         life: None,

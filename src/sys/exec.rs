@@ -164,12 +164,15 @@ impl Recipe {
     }
 }
 
+/// Descriptors beyond the standard three that one start may hand over: every output, and a few more.
+pub const EXTRA_COUNT_MAX: usize = crate::limits::OUTPUT_COUNT_MAX + 8;
+
 /// What one particular start hands to the process besides its recipe.
 pub struct Wiring<'a> {
     /// Standard input, output and error.
     pub standard: [RawFd; 3],
-    /// A further descriptor and the number it is to have.
-    pub extra: Option<(RawFd, RawFd)>,
+    /// Further descriptors and the number each is to have, at most [`EXTRA_COUNT_MAX`].
+    pub extra: &'a [(RawFd, RawFd)],
     /// Its control group's directory, where there is one.
     pub cgroup: Option<BorrowedFd<'a>>,
     /// It may be born there; else it moves there itself.
@@ -306,22 +309,19 @@ fn write_oom_score(score: &CString) -> Result<(), SysError> {
 }
 
 fn wire(wiring: &Wiring) -> Result<(), SysError> {
-    let reserved = wiring.extra.map_or(-1, |(_, number)| number);
+    let wanted = wiring.standard.into_iter().zip(0..).chain(wiring.extra.iter().copied());
     // First out of the way of the numbers that are about to be taken.
-    let aside = |source: RawFd| {
+    let high = wiring.extra.iter().fold(256, |high, (_, number)| high.max(number + 1));
+    let mut aside = heapless::Vec::<(RawFd, RawFd), { EXTRA_COUNT_MAX + 3 }>::new();
+    for (source, number) in wanted {
         // SAFETY: fcntl on a descriptor with integers; the copies are close-on-exec.
-        let copy = |from: RawFd| check("fcntl", unsafe { libc::fcntl(source, libc::F_DUPFD_CLOEXEC, from) });
-        copy(256).and_then(|high| if high == reserved { copy(reserved + 1) } else { Ok(high) })
-    };
-    // SAFETY: dup2 of descriptors; whatever had the number is ours, and this is a copy.
-    let take = |source: RawFd, number: RawFd| check("dup2", unsafe { libc::dup2(source, number) });
-    let [input, output, error] = wiring.standard;
-    let sources = [aside(input)?, aside(output)?, aside(error)?];
-    if let Some((source, number)) = wiring.extra {
-        take(aside(source)?, number)?;
+        let copy = check("fcntl", unsafe { libc::fcntl(source, libc::F_DUPFD_CLOEXEC, high) })?;
+        // There is room for as many as may be given.
+        let _ = aside.push((copy, number));
     }
-    for (source, number) in sources.into_iter().zip(0..) {
-        take(source, number)?;
+    for (source, number) in aside {
+        // SAFETY: dup2 of descriptors; whatever had the number is ours, and this is a copy.
+        check("dup2", unsafe { libc::dup2(source, number) })?;
     }
     Ok(())
 }

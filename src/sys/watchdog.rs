@@ -8,7 +8,7 @@ use std::path::Path;
 use nix::fcntl::OFlag;
 
 use super::slot::{keep, kept};
-use super::{SysError, check, file, poll};
+use super::{SysError, check, file, gpio, poll};
 
 /// The last reset was this watchdog's (boot status), and other flags of `watchdog_info`.
 pub mod flag {
@@ -82,11 +82,6 @@ pub fn feed(device: BorrowedFd) -> Result<(), SysError> {
     request(device, READ, KEEP_ALIVE, &mut (0 as libc::c_int))
 }
 
-/// Drives a line of a watchdog.
-pub fn drive(_line: BorrowedFd, _high: bool) -> Result<(), SysError> {
-    Err(SysError { operation: "GPIO", errno: libc::ENODEV })
-}
-
 /// Asks for a timeout in seconds, and gets the nearest that the driver takes: the one it had, where it
 /// takes none. `None`: it does not say which.
 pub fn set_timeout(device: BorrowedFd, seconds: u32) -> Option<u32> {
@@ -130,6 +125,11 @@ pub struct WatchdogSlot {
 }
 
 impl WatchdogSlot {
+    /// Where its descriptors are kept.
+    pub(super) fn cells(&self) -> &[AtomicI32] {
+        &self.kept
+    }
+
     /// The device, or the line that is pulsed; the line that enables it.
     pub fn descriptors(&self) -> [Option<i32>; 2] {
         self.kept.each_ref().map(kept)
@@ -141,11 +141,13 @@ impl WatchdogSlot {
         keep(&self.kept[0], Some(first));
     }
 
-    /// Disarms it: by the letter and the close, or by the line that enables it. Where the driver cannot be
-    /// stopped, nobody feeds it from now on and it resets the machine.
+    /// Disarms it: by the letter and the close, or by the line that enables it.
     pub fn disarm(&self) {
-        if let (true, [Some(device), _]) = (self.is_lines.load(SeqCst) == 0, self.descriptors()) {
-            drop(file::append(poll::borrow(device), b"V"));
+        // What cannot be told to stop is not fed any more, and resets the machine.
+        match (self.is_lines.load(SeqCst) == 0, self.descriptors()) {
+            (true, [Some(device), _]) => drop(file::append(poll::borrow(device), b"V")),
+            (false, [_, Some(enable)]) => drop(gpio::drive(poll::borrow(enable), gpio::flag::OUTPUT, false)),
+            _ => {}
         }
         for cell in &self.kept {
             keep(cell, None);
