@@ -217,6 +217,7 @@ impl Daemon {
     /// with it, and whoever started multusd starts it again.
     pub(super) fn guard_is_dead(&mut self) {
         say!("the guard is dead; everything ends");
+        crate::sys::output::force_all_safe(self.page.outputs());
         let (life, guard) = (self.page.life.load(SeqCst), self.page.guard.load(SeqCst));
         if let Some(hierarchy) = &self.hierarchy {
             let _ = hierarchy.clear();
