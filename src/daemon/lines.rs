@@ -2,9 +2,8 @@
 //! the order in which this boot found the chips. Looks at /dev and asks every chip, so never in the loop.
 
 use crate::config::Line;
+use crate::packed::packed;
 use crate::sys::gpio::{self, Chip};
-
-use super::packed::packed;
 
 /// Chips whose lines are those of the 40-pin header, by their numbers: one of them on each Raspberry Pi.
 const HEADER_CHIPS: [&str; 3] = ["pinctrl-bcm2835", "pinctrl-bcm2711", "pinctrl-rp1"];

@@ -24,7 +24,6 @@ mod news;
 mod notify;
 mod observe;
 mod outputs;
-mod packed;
 mod perform;
 mod reload;
 mod report;

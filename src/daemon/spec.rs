@@ -10,13 +10,13 @@ use crate::config::{
     self, Config, HeartbeatKind, HookCommand, Line, LogFile, Program, ProgramKind, ProgramReady, Reload,
     WatchdogTarget,
 };
+use crate::packed::{self, packed};
 use crate::sys::process::{Identity, Recipe};
 use crate::sys::users::Accounts;
 use crate::sys::{file, proc};
 
 use super::lines::{self, Spot};
 use super::outputs;
-use super::packed::{self, packed};
 
 /// Everything resolved.
 #[derive(Clone, Debug, Default, PartialEq)]
