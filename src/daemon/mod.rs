@@ -22,6 +22,7 @@ mod lines;
 mod news;
 mod observe;
 mod outputs;
+mod outputs_told;
 mod packed;
 mod perform;
 mod reload;
