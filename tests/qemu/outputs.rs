@@ -122,7 +122,7 @@ fn a_line_that_somebody_else_has_holds_its_program_and_is_taken_when_it_is_free(
 fn edges_of_an_input_are_counted_and_published_also_beyond_a_supervisor() {
     let mut guest = equipped("inputs");
     // Its first record: level, edges.
-    let reader = "#!/bin/sh\nwhile :; do dd if=/dev/fd/$MULTUSD_INPUTS bs=1 skip=68 count=12 2>/dev/null | hexdump -v -e '3/4 \"%u \"' >/tmp/now; mv /tmp/now /tmp/read; sleep 0.05; done\n";
+    let reader = "#!/bin/sh\nwhile :; do dd if=/proc/self/fd/$MULTUSD_INPUTS bs=1 skip=68 count=12 2>/dev/null | hexdump -v -e '3/4 \"%u \"' >/tmp/now; mv /tmp/now /tmp/read; sleep 0.05; done\n";
     guest.put_bytes(reader.as_bytes(), 0o755, "/reader");
     guest.set_line(2, false);
     let config = "[input:float]\ngpio = 9030000.pl061:2\nactive = low\n[program:reader]\ncommand = /reader\nstartsecs = 0\ninputs = float\n";
