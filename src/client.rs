@@ -130,7 +130,7 @@ fn understand(text: &str) -> Result<Means, SysError> {
         ("counter", Some(page)) => Means::Counter(Mapped::new(page)?),
         ("file", _) => Means::File(what.into()),
         ("tcp", _) => match what.parse::<u16>() {
-            Ok(port) => Means::Tcp(stream::connect(([127, 0, 0, 1], port).into())?, 0),
+            Ok(port) => Means::Tcp(stream::connect("127.0.0.1", false, port)?, 0),
             Err(_) => return misunderstood(),
         },
         _ => return misunderstood(),

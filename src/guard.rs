@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use nix::sys::signal::Signal;
 
 use crate::limits::SUPERVISOR_SILENCE_MS_MAX;
+use crate::sys::output::force_all_safe;
 use crate::sys::page::{Keep, Page, request};
 use crate::sys::{SysError, clock, file, memory, poll, process, signal};
 use crate::time::{Instant, Millis};
@@ -27,7 +28,8 @@ const LEAVING_MAX: Millis = Millis(10_000);
 /// its own, on a copy of this one's memory. Returns the exit code of multusd.
 pub fn run(supervise: &dyn Fn(&'static Page) -> i32) -> u8 {
     match prepare() {
-        Ok(page) => Guard { page, started: Instant::default(), failures: 0, unheard: None }.watch(supervise),
+        Ok(page) => Guard { page, started: Instant::default(), failures: 0, unheard: None, killed: 0 }
+            .watch(supervise),
         Err(error) => {
             crate::sys::console::complain(&format!("multusd: cannot start: {error}"));
             1
@@ -56,6 +58,8 @@ struct Guard {
     failures: u32,
     /// An exit that the supervisor has not been seen to take: since when, and its number.
     unheard: Option<(Instant, u32)>,
+    /// The last supervisor that was killed for that.
+    killed: u32,
 }
 
 impl Guard {
@@ -151,7 +155,11 @@ impl Guard {
         if seen.wrapping_sub(number) as i32 >= 0 {
             self.unheard = (seen != written).then_some((now, written));
         } else if pid != 0 {
-            self.unheard = None;
+            if self.killed == pid {
+                // It was killed and does not die: whatever it is about, it is nobody's supervisor.
+                force_all_safe(self.page.outputs());
+            }
+            (self.killed, self.unheard) = (pid, Some((now, number)));
             // Its exit arrives as any other's.
             let _ = process::kill(pid as i32, libc::SIGKILL);
         }
@@ -170,6 +178,10 @@ impl Guard {
         }
         self.failures = self.failures.saturating_add(1);
         // The first few are no series yet: an operator, or a test, may have killed them.
+        if self.failures > 4 {
+            // Nobody judges the programs, which may drive them on: forced again at each failure.
+            force_all_safe(self.page.outputs());
+        }
         let pause = Millis(10_u64 << self.failures.saturating_sub(4).min(10));
         now + if self.failures <= 4 { Millis::ZERO } else { pause.min(SUPERVISOR_PAUSE_MAX) }
     }
@@ -178,6 +190,9 @@ impl Guard {
     fn leave(&self, code: u8) -> u8 {
         // One in state D cannot be killed; init inherits it.
         process::kill_children(clock::now() + LEAVING_MAX);
+        if code != 0 {
+            force_all_safe(self.page.outputs());
+        }
         code
     }
 }

@@ -20,6 +20,12 @@ pub const STATUS_PAGE_COUNT: usize = 8;
 /// Events in one packet of a subscription.
 pub const EVENT_PAGE_COUNT: usize = 8;
 
+/// Inputs or outputs in one page.
+pub const LINE_PAGE_COUNT: usize = 8;
+
+/// What an input or output is wired to, as the configuration has it; longer ones are cut.
+pub type Wire = heapless::String<64>;
+
 /// A name as it travels; longer ones do not exist.
 pub type Name = heapless::String<NAME_BYTES_MAX>;
 
@@ -54,6 +60,25 @@ pub enum Request {
     /// The whole text behind this connection's last `Reload` or `Refused` (whose own text is the
     /// beginning of it), from this byte on: `Reply::Page`, empty where there is none.
     Page { from: u32 },
+    /// Inputs from this one on: `Reply::Inputs`.
+    Inputs { from: u16 },
+    /// Outputs from this table position on: `Reply::Outputs`.
+    Outputs { from: u16 },
+    /// Drive an output once. Refused while its program runs, unless `force`.
+    SetOutput { name: Name, level: LevelWord, force: bool },
+}
+
+/// A level by any of its names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LevelWord {
+    /// The voltage.
+    Low,
+    /// The voltage.
+    High,
+    /// Inactive, whatever voltage that is.
+    Off,
+    /// Active.
+    On,
 }
 
 /// Which end.
@@ -98,6 +123,10 @@ pub enum Reply {
     Events { events: heapless::Vec<Event, EVENT_PAGE_COUNT> },
     /// A piece of a long text; `next` as above.
     Page { text: heapless::String<4096>, next: Option<u32> },
+    /// A page of inputs; `next` as above.
+    Inputs { inputs: heapless::Vec<InputStatus, LINE_PAGE_COUNT>, next: Option<u16> },
+    /// A page of outputs; `next` as above.
+    Outputs { outputs: heapless::Vec<OutputStatus, LINE_PAGE_COUNT>, next: Option<u16> },
 }
 
 /// Why not.
@@ -198,6 +227,63 @@ pub struct Output {
     pub level: Option<bool>,
     /// Whether that is its safe level, confirmed.
     pub safe: bool,
+}
+
+/// One input.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InputStatus {
+    /// Name.
+    pub name: Name,
+    /// Where it is.
+    pub wire: Wire,
+    /// Its voltage: true is high. None: it is not read, `reason` says why.
+    pub level: Option<bool>,
+    /// High is off.
+    pub active_low: bool,
+    /// Edges since it was requested.
+    pub edges: u64,
+    /// Milliseconds since the last of them.
+    pub age_ms: Option<u64>,
+    /// What is wrong with it.
+    pub reason: heapless::String<120>,
+}
+
+/// Who an output's level is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OutputState {
+    /// It is to have a level and is not confirmed to have it: `reason` says why.
+    Unconfirmed,
+    /// Its `boot` level, read back.
+    Boot,
+    /// Its `safe` level, read back.
+    Safe,
+    /// Its program's, which runs.
+    Driven,
+    /// An operator's.
+    Set,
+}
+
+/// One output.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OutputStatus {
+    /// Name.
+    pub name: Name,
+    /// Where it is.
+    pub wire: Wire,
+    /// Whose level it has.
+    pub state: OutputState,
+    /// Its voltage: true is high. None: not known.
+    pub level: Option<bool>,
+    /// High is off.
+    pub active_low: bool,
+    /// Its level is the safe one.
+    pub safe: bool,
+    /// Milliseconds since it was first confirmed to have this level.
+    pub confirmed_ms: Option<u64>,
+    /// The program that owns it; empty: none.
+    pub owner: Name,
+    /// What is wrong with it.
+    pub reason: heapless::String<120>,
 }
 
 /// States, as `supervisor::State`.

@@ -22,6 +22,7 @@ fn list<T: Clone, const N: usize>(items: &[T]) -> heapless::Vec<T, N> {
 
 fn requests() -> Vec<(&'static str, Request)> {
     let order = |order| Request::Order { name: text("pump"), order };
+    let set = |level, force| Request::SetOutput { name: text("lamp"), level, force };
     vec![
         ("Daemon", Request::Daemon),
         ("Status", Request::Status { from: 300 }),
@@ -41,6 +42,12 @@ fn requests() -> Vec<(&'static str, Request)> {
         ("Shutdown-PowerOff", Request::Shutdown { how: Shutdown::PowerOff, in_ms: 0 }),
         ("CancelShutdown", Request::CancelShutdown),
         ("Page", Request::Page { from: 70_000 }),
+        ("Inputs", Request::Inputs { from: 8 }),
+        ("Outputs", Request::Outputs { from: 300 }),
+        ("SetOutput-Low", set(LevelWord::Low, false)),
+        ("SetOutput-High", set(LevelWord::High, true)),
+        ("SetOutput-Off", set(LevelWord::Off, false)),
+        ("SetOutput-On", set(LevelWord::On, false)),
     ]
 }
 
@@ -59,9 +66,12 @@ fn request_kind(request: &Request) -> usize {
         Request::Shutdown { .. } => 8,
         Request::CancelShutdown => 9,
         Request::Page { .. } => 10,
+        Request::Inputs { .. } => 11,
+        Request::Outputs { .. } => 12,
+        Request::SetOutput { .. } => 13,
     }
 }
-const REQUEST_KINDS: usize = 11;
+const REQUEST_KINDS: usize = 14;
 
 fn reply_kind(reply: &Reply) -> usize {
     match reply {
@@ -71,9 +81,11 @@ fn reply_kind(reply: &Reply) -> usize {
         Reply::Status { .. } => 3,
         Reply::Events { .. } => 4,
         Reply::Page { .. } => 5,
+        Reply::Inputs { .. } => 6,
+        Reply::Outputs { .. } => 7,
     }
 }
-const REPLY_KINDS: usize = 6;
+const REPLY_KINDS: usize = 8;
 
 const STATES: [State; 9] = [
     State::Stopped,
@@ -149,6 +161,39 @@ fn waiting() -> ProgramStatus {
     }
 }
 
+fn float_switch() -> InputStatus {
+    InputStatus {
+        name: text("float-switch"),
+        wire: text("gpio 27"),
+        level: Some(true),
+        active_low: true,
+        edges: 70_000,
+        age_ms: Some(300),
+        reason: text(""),
+    }
+}
+
+fn unread() -> InputStatus {
+    InputStatus { level: None, age_ms: None, reason: text("GPIO line: busy"), ..float_switch() }
+}
+
+const OUTPUT_STATES: [OutputState; 5] =
+    [OutputState::Unconfirmed, OutputState::Boot, OutputState::Safe, OutputState::Driven, OutputState::Set];
+
+fn relay(state: OutputState) -> OutputStatus {
+    OutputStatus {
+        name: text("pump-relay"),
+        wire: text("gpio 17"),
+        state,
+        level: Some(false),
+        active_low: false,
+        safe: true,
+        confirmed_ms: Some(1200),
+        owner: text("pump"),
+        reason: text("reads high"),
+    }
+}
+
 fn event(seq: u64, from: State, to: State) -> Event {
     Event { seq, at_ms: 123_456, name: text("pump"), from, to, pid: 4711, reason: text("exit code 1") }
 }
@@ -168,6 +213,8 @@ fn replies() -> Vec<(&'static str, Reply)> {
         ("Events-5-9", Reply::Events { events: around(5) }),
         ("Page", Reply::Page { text: text("line 12: \u{e9}\n"), next: Some(4096) }),
         ("Page-last", Reply::Page { text: text(""), next: None }),
+        ("Inputs", Reply::Inputs { inputs: list(&[float_switch(), unread()]), next: Some(8) }),
+        ("Outputs", Reply::Outputs { outputs: OUTPUT_STATES.into_iter().map(relay).collect(), next: None }),
     ];
     for (label, why) in REFUSALS {
         all.push((label, Reply::Refused { why, text: text("not you") }));
@@ -284,7 +331,30 @@ fn the_largest_messages_fit_a_packet() {
         limitations: std::iter::repeat_n(full(), 8).collect(),
     };
     let page = std::iter::repeat_n(largest_program(), STATUS_PAGE_COUNT).collect();
+    let input = InputStatus {
+        name: full(),
+        wire: full(),
+        level: Some(true),
+        active_low: true,
+        edges: u64::MAX,
+        age_ms: Some(u64::MAX),
+        reason: full(),
+    };
+    let output = OutputStatus {
+        name: full(),
+        wire: full(),
+        state: OutputState::Set,
+        level: Some(true),
+        active_low: true,
+        safe: true,
+        confirmed_ms: Some(u64::MAX),
+        owner: full(),
+        reason: full(),
+    };
+    let (inputs, outputs) = (list(&vec![input; LINE_PAGE_COUNT]), list(&vec![output; LINE_PAGE_COUNT]));
     let largest = [
+        Reply::Inputs { inputs, next: Some(u16::MAX) },
+        Reply::Outputs { outputs, next: Some(u16::MAX) },
         Reply::Status { programs: page, next: Some(u16::MAX) },
         Reply::Events { events: std::iter::repeat_n(event, EVENT_PAGE_COUNT).collect() },
         Reply::Daemon(daemon),

@@ -42,6 +42,9 @@ fn options_of(command: &Command) -> String {
     command.options.iter().map(|opt| [" --", opt.long].concat()).collect()
 }
 
+/// The words after `outputs`.
+const LEVELS: &str = "set high low on off";
+
 /// What bash and zsh do for the arguments of a command: a word list, or a function call.
 fn words_for(takes: Takes) -> Option<String> {
     match takes {
@@ -49,6 +52,7 @@ fn words_for(takes: Takes) -> Option<String> {
         Takes::ProgramsAndSignal => {
             Some(["all reload $(_multusctl_names) ", &joined(signals::names())].concat())
         }
+        Takes::Level => Some(LEVELS.to_string()),
         Takes::Shell => Some("bash zsh fish".to_string()),
         Takes::Key => Some(joined(shown().map(|command| command.name)) + " keys"),
         Takes::Nothing | Takes::File => None,
@@ -197,6 +201,7 @@ fn zsh() -> String {
                 Some(["'*:program or signal: _multusctl_names ", &words, "'"].concat())
             }
             Takes::File => Some("'1:file:_files'".to_string()),
+            Takes::Level => Some(["'*:word:(", LEVELS, ")'"].concat()),
             Takes::Shell => Some("'1:shell:(bash zsh fish)'".to_string()),
             Takes::Key => Some(
                 ["'1:command or key:(", &joined(shown().map(|command| command.name)), " keys)'"].concat(),
@@ -271,6 +276,7 @@ fn fish() -> String {
                 line(&[&here, "-a 'all reload (__multusctl_names) ", &joined(signals::names()), "'"]);
             }
             Takes::File => line(&[&here, "-F"]),
+            Takes::Level => line(&[&here, "-a '", LEVELS, "'"]),
             Takes::Shell => line(&[&here, "-a 'bash zsh fish'"]),
             Takes::Key => line(&[&here, "-a '", &joined(shown().map(|command| command.name)), " keys'"]),
         }

@@ -45,8 +45,7 @@ impl Daemon {
         let mut news = Daemon::connect(call)?;
         match news.ask(&Request::Subscribe)? {
             Reply::Done { .. } => Ok(news),
-            Reply::Refused { why, text } => Err(refused(why, &text)),
-            _ => Err(not_understood()),
+            other => Err(unexpected(&other)),
         }
     }
 
@@ -91,8 +90,8 @@ impl Daemon {
         };
         match protocol::decode(packet) {
             Some(Reply::Events { events }) => Ok(events),
-            Some(Reply::Refused { why, text }) => Err(refused(why, &text)),
-            _ => Err(not_understood()),
+            Some(other) => Err(unexpected(&other)),
+            None => Err(not_understood()),
         }
     }
 
@@ -111,29 +110,38 @@ impl Daemon {
     pub fn about(&mut self) -> Result<DaemonStatus, Failure> {
         match self.ask(&Request::Daemon)? {
             Reply::Daemon(status) => Ok(status),
-            Reply::Refused { why, text } => Err(refused(why, &text)),
-            _ => Err(not_understood()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Every page of something: each is asked for and given away, which says where the next begins.
+    pub fn pages(
+        &mut self,
+        ask: fn(u16) -> Request,
+        take: &mut dyn FnMut(Reply) -> Result<Option<u16>, Failure>,
+    ) -> Result<(), Failure> {
+        let mut from = 0;
+        loop {
+            let reply = self.ask(&ask(from))?;
+            match take(reply)? {
+                // Onwards only: whatever the other end says, this loop ends.
+                Some(next) if next > from => from = next,
+                _ => return Ok(()),
+            }
         }
     }
 
     /// All programs.
     pub fn programs(&mut self) -> Result<Vec<ProgramStatus>, Failure> {
         let mut all = Vec::new();
-        let mut from = 0;
-        loop {
-            match self.ask(&Request::Status { from })? {
-                Reply::Status { programs, next } => {
-                    all.extend(programs);
-                    match next {
-                        // Onwards only: whatever the other end says, this loop ends.
-                        Some(next) if next > from && all.len() <= PROGRAM_COUNT_MAX => from = next,
-                        _ => return Ok(all),
-                    }
-                }
-                Reply::Refused { why, text } => return Err(refused(why, &text)),
-                _ => return Err(not_understood()),
+        self.pages(|from| Request::Status { from }, &mut |reply| match reply {
+            Reply::Status { programs, next } => {
+                all.extend(programs);
+                Ok(next.filter(|_| all.len() <= PROGRAM_COUNT_MAX))
             }
-        }
+            other => Err(unexpected(&other)),
+        })?;
+        Ok(all)
     }
 
     /// A long text behind the last reply; empty where there is none.
@@ -220,6 +228,14 @@ pub fn refused(why: Refusal, text: &str) -> Failure {
         Refusal::BadConfig => (Exit::Failed, "the configuration has errors"),
     };
     Failure { exit, text: if text.is_empty() { usual.to_string() } else { words::clean(text) } }
+}
+
+/// What an answer that is not the one asked for amounts to.
+pub fn unexpected(reply: &Reply) -> Failure {
+    match reply {
+        Reply::Refused { why, text } => refused(*why, text),
+        _ => not_understood(),
+    }
 }
 
 /// That an answer was none.

@@ -4,7 +4,8 @@
 
 use nanoserde::SerJson;
 
-use crate::protocol::{DaemonStatus, Event, ProgramStatus, State};
+use super::lines::{state, voltage};
+use crate::protocol::{DaemonStatus, Event, InputStatus, OutputStatus, ProgramStatus, State};
 
 #[derive(SerJson)]
 #[nserde(serialize_none_as_null)]
@@ -57,6 +58,42 @@ struct Output {
     name: String,
     level: Option<String>,
     safe: bool,
+}
+
+#[derive(SerJson)]
+struct Inputs {
+    inputs: Vec<InputLine>,
+}
+
+#[derive(SerJson)]
+struct Outputs {
+    outputs: Vec<OutputLine>,
+}
+
+#[derive(SerJson)]
+#[nserde(serialize_none_as_null)]
+struct InputLine {
+    name: String,
+    wire: String,
+    level: Option<String>,
+    active: Option<bool>,
+    edges: u64,
+    age_ms: Option<u64>,
+    reason: Option<String>,
+}
+
+#[derive(SerJson)]
+#[nserde(serialize_none_as_null)]
+struct OutputLine {
+    name: String,
+    wire: String,
+    level: Option<String>,
+    active: Option<bool>,
+    state: String,
+    safe: bool,
+    confirmed_ms: Option<u64>,
+    owner: Option<String>,
+    reason: Option<String>,
 }
 
 #[derive(SerJson)]
@@ -126,6 +163,39 @@ fn program(program: &ProgramStatus) -> Program {
 }
 
 fn output(output: &crate::protocol::Output) -> Output {
-    let level = output.level.map(|high| if high { "high" } else { "low" }.to_string());
-    Output { name: output.name.to_string(), level, safe: output.safe }
+    Output { name: output.name.to_string(), level: level(output.level), safe: output.safe }
+}
+
+fn level(high: Option<bool>) -> Option<String> {
+    high.map(|high| voltage(high).to_string())
+}
+
+/// Inputs, as one object on one line.
+pub fn inputs(inputs: &[InputStatus]) -> String {
+    let line = |input: &InputStatus| InputLine {
+        name: input.name.to_string(),
+        wire: input.wire.to_string(),
+        level: level(input.level),
+        active: input.level.map(|high| high != input.active_low),
+        edges: input.edges,
+        age_ms: input.age_ms,
+        reason: some(&input.reason),
+    };
+    Inputs { inputs: inputs.iter().map(line).collect() }.serialize_json() + "\n"
+}
+
+/// Outputs, likewise.
+pub fn outputs(outputs: &[OutputStatus]) -> String {
+    let line = |output: &OutputStatus| OutputLine {
+        name: output.name.to_string(),
+        wire: output.wire.to_string(),
+        level: level(output.level),
+        active: output.level.map(|high| high != output.active_low),
+        state: state(output.state).to_string(),
+        safe: output.safe,
+        confirmed_ms: output.confirmed_ms,
+        owner: some(&output.owner),
+        reason: some(&output.reason),
+    };
+    Outputs { outputs: outputs.iter().map(line).collect() }.serialize_json() + "\n"
 }

@@ -11,6 +11,7 @@ mod beat;
 mod daemon;
 mod daemon_call;
 mod json;
+mod lines;
 mod nearest;
 mod orders;
 mod signals;
@@ -77,6 +78,7 @@ pub struct Call {
     cancel: bool,
     ready: bool,
     status: Option<String>,
+    force: bool,
     after: Option<Millis>,
     arguments: Vec<String>,
     /// `check FILE`: the daemon's own, handed down.
@@ -181,6 +183,7 @@ fn set(
         "cancel" => call.cancel = true,
         "ready" => call.ready = true,
         "status" => call.status = Some(value()?.to_string_lossy().into_owned()),
+        "force" => call.force = true,
         _ => {
             let all = || table::COMMANDS.iter().flat_map(|command| command.options).chain(&table::COMMON);
             let hint = replaced(&nearest::suggestion(name, all().map(|opt| opt.long)), "mean ", "mean --");

@@ -1,7 +1,7 @@
 //! Commands that change something: each is a request (or one per program), and with `--wait` the
 //! patience to see it happen.
 
-use super::daemon::{Daemon, not_understood, refused};
+use super::daemon::{Daemon, not_understood, refused, unexpected};
 use super::wait::{self, Goal};
 use super::{Call, Exit, Failure, Outcome, complain, fail, nearest, print, signals, words};
 use crate::protocol::{Name, Order, Refusal, Reply, Request, Shutdown};
@@ -111,11 +111,10 @@ fn say(text: &str) -> Outcome {
 }
 
 /// A request that is not about a program.
-fn plain(daemon: &mut Daemon, request: &Request) -> Outcome {
+pub fn plain(daemon: &mut Daemon, request: &Request) -> Outcome {
     match daemon.ask(request)? {
         Reply::Done { text } => say(&text),
-        Reply::Refused { why, text } => Err(refused(why, &text)),
-        _ => Err(not_understood()),
+        other => Err(unexpected(&other)),
     }
 }
 
@@ -135,8 +134,7 @@ pub fn reload(call: &Call) -> Outcome {
             let text = ["nothing is changed, the configuration has errors:\n", errors.trim_end()].concat();
             return fail(Exit::Failed, text);
         }
-        Reply::Refused { why, text } => return Err(refused(why, &text)),
-        _ => return Err(not_understood()),
+        other => return Err(unexpected(&other)),
     }
     match news {
         Some(mut news) => wait::settled(&mut daemon, &mut news),

@@ -1,7 +1,7 @@
 //! The one table of commands and options. Help, manual pages and shell completion are derived
 //! from it, so a new command is one row here and one function.
 
-use super::{Call, Exit, Outcome, beat, orders, status};
+use super::{Call, Exit, Outcome, beat, lines, orders, status};
 
 /// What an argument is, for completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub enum Takes {
     ProgramsAndSignal,
     /// A file.
     File,
+    /// A level to set.
+    Level,
     /// A shell's name.
     Shell,
     /// A command's name or a configuration key.
@@ -90,6 +92,7 @@ const CANCEL: &Opt = &Opt { long: "cancel", value: "", what: "take a pending reb
 const READY: &Opt = &Opt { long: "ready", value: "", what: "say that the program serves (ready = notify)" };
 const STATUS: &Opt =
     &Opt { long: "status", value: "TEXT", what: "say TEXT of the program, which status shows" };
+const FORCE: &Opt = &Opt { long: "force", value: "", what: "do it even while its program runs" };
 
 const NAMES: &str = "NAME...|all";
 
@@ -207,6 +210,28 @@ pub const COMMANDS: &[Command] = &[
         more: "By whatever means its heartbeat has, and on NOTIFY_SOCKET; one by tcp needs a program that stays \
                connected.",
         run: beat::beat,
+    },
+    Command {
+        name: "inputs",
+        arguments: "",
+        count: 0..=0,
+        takes: Takes::Nothing,
+        options: &[JSON],
+        what: "Shows every input: its level, how often and when it last changed.",
+        more: "",
+        run: lines::inputs,
+    },
+    Command {
+        name: "outputs",
+        arguments: "[set NAME high|low|on|off]",
+        count: 0..=3,
+        takes: Takes::Level,
+        options: &[JSON, FORCE],
+        what: "Shows every output: its level and whose that is; or sets one.",
+        more: "high and low are the voltage, on and off what it means. Setting one is for putting a machine \
+               into service; it is refused while the output's program runs. The next start makes it safe \
+               first.",
+        run: lines::outputs,
     },
     Command {
         name: "reboot",

@@ -196,7 +196,7 @@ fn remark(program: &ProgramStatus) -> String {
     }
     // While the program runs its outputs are its own; at any other time they ought to be safe.
     if !matches!(program.state, State::Running | State::Starting) {
-        for output in program.outputs.iter().filter(|output| !output.safe) {
+        for output in program.outputs.iter().filter(|output| !output.safe && output.level.is_none()) {
             parts.insert(0, ["output ", &clean(&output.name), " NOT CONFIRMED SAFE"].concat());
         }
     }

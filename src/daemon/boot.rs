@@ -127,6 +127,7 @@ impl Daemon {
         let mut daemon = Daemon::assemble(page, options, run_dir, life, &config)?;
         daemon.watch_control();
         daemon.in_force = InForce::new(config, prepared.resolved);
+        daemon.adopt_outputs();
         for index in 0..PROGRAM_COUNT_MAX.min(page.program_slots.load(SeqCst) as usize) {
             daemon.adopt(ChildId(index as u16));
         }
@@ -168,6 +169,11 @@ impl Daemon {
             limitations: heapless::Vec::new(),
             reload: reload::Progress::default(),
             end: shutdown::End::default(),
+            outputs: Vec::new(),
+            inputs: Vec::new(),
+            board: None,
+            sought: None,
+            seeks: 0,
             retry_at: None,
             _guard: guard,
             run_dir,
@@ -235,7 +241,8 @@ impl Daemon {
         let retiring = known.is_none();
         // A program that left the configuration just then: enough of one to stop it by.
         let Some((program, spec)) = known.or_else(|| leaving(&name)) else { return };
-        let rules = rules(&program);
+        let mut rules = rules(&program);
+        rules.output_limit = self.output_limit(child).or(rules.output_limit);
         let mut entry = Entry::new(program, spec, &self.base);
         entry.saved = words;
         entry.adopted = true;

@@ -140,7 +140,12 @@ impl Daemon {
     fn answer(&mut self, index: usize, allowed: bool, request: Request) -> Option<Reply> {
         let harmless = matches!(
             request,
-            Request::Daemon | Request::Status { .. } | Request::Subscribe | Request::Page { .. }
+            Request::Daemon
+                | Request::Status { .. }
+                | Request::Subscribe
+                | Request::Page { .. }
+                | Request::Inputs { .. }
+                | Request::Outputs { .. }
         );
         if !harmless && !allowed {
             let who =
@@ -167,6 +172,9 @@ impl Daemon {
             Request::Shutdown { how, in_ms } => self.plan_shutdown(how, Millis(in_ms)),
             Request::CancelShutdown => self.cancel_shutdown(),
             Request::Page { from } => self.reload.page(from),
+            Request::Inputs { from } => self.inputs_page(from),
+            Request::Outputs { from } => self.outputs_page(from),
+            Request::SetOutput { name, level, force } => self.set_output(&name, level, force),
         })
     }
 
@@ -200,7 +208,9 @@ impl Daemon {
                 return Reply::Status { programs, next: Some(index as u16) };
             }
             // Not full, so there is a place.
-            let _ = programs.push(report::program(entry, self.page.program(index), &status, now));
+            let mut program = report::program(entry, self.page.program(index), &status, now);
+            program.outputs = self.outputs_of(child);
+            let _ = programs.push(program);
         }
         Reply::Status { programs, next: None }
     }

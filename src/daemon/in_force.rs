@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use crate::config::{Config, Program};
 
+use super::lines::Spot;
 use super::spec::{Resolved, Spec};
 
 /// What `apply` puts into force.
@@ -16,13 +17,18 @@ pub struct InForce {
     specs: Vec<Rc<Spec>>,
     /// Members of this group may give orders.
     pub control_group: Option<u32>,
+    /// Where its outputs are.
+    pub outputs: Vec<Option<Spot>>,
+    /// Where its inputs are.
+    pub inputs: Vec<Option<Spot>>,
 }
 
 impl InForce {
     /// From what was read and what that resolved to; they are of the same length and order.
     pub fn new(config: Config, resolved: Resolved) -> Self {
-        let specs = resolved.specs.into_iter().map(Rc::new).collect();
-        InForce { config, specs, control_group: resolved.control_group }
+        let Resolved { specs, control_group, outputs, inputs } = resolved;
+        let specs = specs.into_iter().map(Rc::new).collect();
+        InForce { config, specs, control_group, outputs, inputs }
     }
 
     /// One program by name.

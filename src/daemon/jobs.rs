@@ -24,6 +24,8 @@ pub enum Job {
     Write,
     /// Keeps the last good configuration.
     Save,
+    /// Looks for a GPIO line.
+    Find,
     /// Finds out who connected to a heartbeat's port.
     Verify,
 }

@@ -14,12 +14,16 @@ mod boot;
 mod check;
 mod control;
 mod files;
+mod helper;
 mod in_force;
+mod inputs;
 mod jobs;
 mod last_good;
+mod lines;
 mod news;
 mod notify;
 mod observe;
+mod outputs;
 mod packed;
 mod perform;
 mod reload;
@@ -33,11 +37,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::SeqCst;
 
+use crate::config;
 use crate::limits::{CONTROL_CLIENT_COUNT_MAX, PROGRAM_COUNT_MAX};
 use crate::protocol::{self, Text};
-use crate::supervisor::{Actions, ChildId, Event, Supervisor};
+use crate::supervisor::{Action, Actions, ChildId, Event, Supervisor};
 use crate::sys::cgroup::Hierarchy;
 use crate::sys::clock;
+use crate::sys::input::Board;
 use crate::sys::life::LifeFile;
 use crate::sys::memory;
 use crate::sys::page::{Keep, Page, SAVED_WORDS_MAX, request};
@@ -47,7 +53,9 @@ use crate::time::{Instant, Millis};
 pub use check::check;
 use control::Client;
 use in_force::InForce;
+use inputs::Input;
 use news::{News, travel};
+use outputs::Output;
 use spec::Base;
 use table::{Entry, write_cut};
 
@@ -77,6 +85,7 @@ enum Token {
     Ready(ChildId),
     Group(ChildId),
     Process(ChildId),
+    Input(usize),
     Beat(ChildId),
     BeatLink(ChildId),
 }
@@ -92,8 +101,9 @@ impl Token {
             Token::Ready(child) => (6, child.index()),
             Token::Group(child) => (7, child.index()),
             Token::Process(child) => (8, child.index()),
-            Token::Beat(child) => (9, child.index()),
-            Token::BeatLink(child) => (10, child.index()),
+            Token::Input(index) => (9, index),
+            Token::Beat(child) => (11, child.index()),
+            Token::BeatLink(child) => (12, child.index()),
         };
         kind << 32 | index as u64
     }
@@ -110,8 +120,9 @@ impl Token {
             6 => Token::Ready(child),
             7 => Token::Group(child),
             8 => Token::Process(child),
-            9 => Token::Beat(child),
-            10 => Token::BeatLink(child),
+            9 => Token::Input(index),
+            11 => Token::Beat(child),
+            12 => Token::BeatLink(child),
             _ => return None,
         })
     }
@@ -145,6 +156,13 @@ struct Daemon {
     limitations: heapless::Vec<Text, 8>,
     reload: reload::Progress,
     end: shutdown::End,
+    outputs: Vec<Output>,
+    inputs: Vec<Input>,
+    /// Where inputs are published.
+    board: Option<Board>,
+    /// A line that is being looked for, and how many were.
+    sought: Option<config::Line>,
+    seeks: u32,
     /// When what could not be done for want of a process or of memory is tried again.
     retry_at: Option<Instant>,
     /// Watches the guard.
@@ -183,6 +201,7 @@ impl Daemon {
                 self.probation_deadline(),
                 self.retry_at,
                 self.reload_deadline(),
+                self.outputs_deadline(),
             ];
             // A timer that cannot be armed is a lost deadline: the next event comes anyway, and
             // the kernel does not refuse what it granted at the start.
@@ -216,6 +235,7 @@ impl Daemon {
                 }
                 self.take_requests();
                 self.take_exits();
+                self.take_answers();
             }
             Token::Guard => self.guard_is_dead(),
             Token::Control => self.accept_clients(),
@@ -224,6 +244,7 @@ impl Daemon {
             Token::Ready(child) => self.take_readiness(child),
             Token::Group(child) => self.check_tree(child),
             Token::Process(child) => self.process_ended(child),
+            Token::Input(slot) => self.take_edges(slot),
             Token::Beat(child) => self.take_beat(child),
             Token::BeatLink(child) => self.take_link_bytes(child),
         }
@@ -252,6 +273,7 @@ impl Daemon {
             self.publish();
             self.check_retries();
             self.tidy_table();
+            self.tend_outputs();
             self.check_shutdown();
             self.check_probation();
             self.end_late_reloads();
@@ -283,6 +305,9 @@ impl Daemon {
             }
             if self.actions.is_empty() {
                 self.undecided = false;
+            }
+            // Forced at every wake-up, not in every round of one.
+            if self.actions.iter().all(|action| matches!(action, Action::Force { .. })) {
                 break;
             }
         }
@@ -298,6 +323,7 @@ impl Daemon {
             return;
         }
         self.retry_at = None;
+        self.take_inputs();
         for index in 0..self.table.len() {
             if self.table[index].as_ref().is_some_and(|entry| entry.sweep_owed) {
                 self.start_sweep(ChildId(index as u16));

@@ -26,10 +26,8 @@ pub const FLAG_READY: u32 = 1;
 impl Daemon {
     pub(super) fn perform(&mut self, action: Action) {
         match action {
-            // Outputs come with the sections that declare them; a program has none to force.
-            Action::Force { child, attempt, .. } => self.observe(Event::OutputsConfirmed { child, attempt }),
-            // The same.
-            Action::Serve { .. } => {}
+            Action::Force { child, attempt, level } => self.force(child, attempt, level),
+            Action::Serve { child, .. } => self.serve_outputs(child),
             Action::Spawn { child, generation } => self.spawn(child, generation),
             Action::Signal { child, signal, .. } => self.signal(child, signal),
             Action::KillTree { child, generation } => self.kill_tree(child, generation),
@@ -47,6 +45,7 @@ impl Daemon {
         let Some(entry) = self.entry(child) else { return };
         if std::mem::take(&mut entry.adopted) && slot.generation() == generation.0 && slot.has_begun() {
             // A former supervisor did it, and died before it knew.
+            self.release_outputs(child);
             return self.observe(Event::Spawned { child, generation });
         }
         if let Some(next) = entry.next.take() {
@@ -77,14 +76,15 @@ impl Daemon {
         let ready = self.make_ready_pair(child)?;
         let beat = self.make_beat(child)?;
         let born_in_cgroup = self.renew_group(child);
+        let mut extra = heapless::Vec::<_, EXTRA_COUNT_MAX>::new();
+        self.hand_over(child, &mut extra)?;
         let Some(entry) = self.entry(child) else { return Ok(()) };
         if let Some(why) = &entry.spec.missing {
             super::table::write_cut(&mut entry.reason, format_args!("{why}"));
             return Err(SysError { operation: "start", errno: libc::ENOENT });
         }
-        let mut extra = heapless::Vec::<_, EXTRA_COUNT_MAX>::new();
-        // There is room for one of each kind, and every output.
         if let Some((end, number)) = ready.as_ref().zip(entry.spec.exec.ready_descriptor) {
+            // There is room for one of each kind, and every output.
             let _ = extra.push((end.as_raw_fd(), number));
         }
         let kept_beat = slot.kept(KeepForProgram::Beat);
@@ -108,6 +108,31 @@ impl Daemon {
         process::spawn(slot, generation.0, &entry.recipe, &wiring)?;
         entry.process = super::observe::handle(page, slot);
         self.watch_process(child);
+        self.release_outputs(child);
+        Ok(())
+    }
+
+    /// What the program is handed besides its streams: the lines it owns, the page of inputs.
+    fn hand_over(
+        &mut self,
+        child: ChildId,
+        extra: &mut heapless::Vec<(RawFd, RawFd), EXTRA_COUNT_MAX>,
+    ) -> Result<(), SysError> {
+        let missing = |operation| Err(SysError { operation, errno: libc::EAGAIN });
+        if self.unconfirmed_output(child).is_some() {
+            // It was set by hand, or came to be its own only now: made safe first, as after a failure.
+            return missing("output");
+        }
+        let Some(entry) = self.table[child.index()].as_ref() else { return Ok(()) };
+        for (name, number, _) in entry.spec.exec.outputs.iter().filter(|(_, number, _)| *number >= 0) {
+            let Some(line) = self.output_descriptor(name) else { return missing("output") };
+            // There is room for every output.
+            let _ = extra.push((line, *number));
+        }
+        if let Some(number) = entry.spec.exec.inputs {
+            let Some(page) = self.page.kept(Keep::InputsRead) else { return missing("inputs") };
+            let _ = extra.push((page, number));
+        }
         Ok(())
     }
 
@@ -179,6 +204,9 @@ impl Daemon {
                     // What left the process group stands still too.
                     entry.frozen = signal == SignalKind::Pause;
                     cgroup::freeze(borrow(group), entry.frozen);
+                }
+                if signal == SignalKind::Resume {
+                    self.release_outputs(child);
                 }
             }
         }

@@ -141,6 +141,7 @@ impl Daemon {
             Job::Load => self.finish_reload(code),
             Job::Write => {}
             Job::Verify => self.finish_verifying(code == 0),
+            Job::Find => self.take_found_line(code),
             Job::Save if code == 0 => {}
             Job::Save => say!(
                 "the last good configuration could not be kept in {}",
@@ -253,6 +254,8 @@ impl Daemon {
     /// Puts a configuration into force.
     pub(super) fn apply(&mut self, in_force: InForce, on_probation: bool) {
         let before = std::mem::replace(&mut self.in_force, in_force).config;
+        self.apply_outputs();
+        self.apply_inputs();
         for index in 0..self.table.len() {
             self.apply_to(ChildId(index as u16), &before, on_probation);
         }
@@ -421,18 +424,20 @@ impl Daemon {
     }
 
     /// Dependencies are positions in the table: worked out anew whenever it changes.
-    fn relate_all(&mut self) {
+    pub(super) fn relate_all(&mut self) {
+        let place = |daemon: &Daemon, name: &str| {
+            let found =
+                daemon.table.iter().position(|e| e.as_ref().is_some_and(|e| e.name() == name && !e.retiring));
+            found.map(|index| ChildId(index as u16))
+        };
+        self.inherit_outputs(&place);
         let ranks = stop_ranks(&self.in_force.config.programs);
         for (own, program) in self.in_force.config.programs.iter().enumerate() {
-            let place = |name: &str| {
-                let found = self
-                    .table
-                    .iter()
-                    .position(|e| e.as_ref().is_some_and(|e| e.name() == name && !e.retiring));
-                found.map(|index| ChildId(index as u16))
-            };
+            let place = |name: &str| place(self, name);
             let Some(child) = place(&program.name) else { continue };
             let mut rules = rules(program);
+            // Also of those it has not let go of.
+            rules.output_limit = self.output_limit(child).or(rules.output_limit);
             relate(&mut rules, own, &self.in_force.config.programs, &ranks, &place);
             self.core.amend(child, rules);
         }
@@ -462,6 +467,7 @@ impl Daemon {
             }
         }
         let Some(entry) = self.table[child.index()].take() else { return };
+        self.disown_outputs(child);
         if let Some(hierarchy) = &self.hierarchy {
             hierarchy.remove_group(entry.name());
         }
@@ -560,7 +566,11 @@ impl Daemon {
 pub fn understand(bytes: &[u8]) -> Option<(Prepared, Config)> {
     let prepared = Prepared::from_bytes(bytes)?;
     let config = config::load_text(&prepared.text).ok()?.config;
-    (config.programs.len() == prepared.resolved.specs.len()).then_some((prepared, config))
+    let (resolved, board) = (&prepared.resolved, &config.board);
+    let is_whole = config.programs.len() == resolved.specs.len()
+        && board.outputs.len() == resolved.outputs.len()
+        && board.inputs.len() == resolved.inputs.len();
+    is_whole.then_some((prepared, config))
 }
 
 /// Whether a program of the table (which is of the configuration `here`) is another than this one (of

@@ -118,6 +118,7 @@ impl Daemon {
     /// `Action::Finish`: everything is down.
     pub(super) fn finish(&mut self) {
         self.end.patience = Some(clock::now() + LAST_WORDS);
+        self.leave_outputs_safe();
         self.stop_writer();
     }
 
@@ -130,7 +131,8 @@ impl Daemon {
             self.give_up_stopping();
         }
         let Some(until) = self.end.patience else { return };
-        let busy = [Job::Write, Job::Save].iter().any(|job| self.page.job(*job as usize).is_alive());
+        let busy = [Job::Write, Job::Save].iter().any(|job| self.page.job(*job as usize).is_alive())
+            || self.outputs_are_busy();
         if self.end.asked == Asked::Nobody && busy && now < until {
             return;
         }
@@ -224,6 +226,7 @@ impl Daemon {
             quarry.roots.retain(|_| self.page.program(index).is_alive());
             quarry.kill_all();
         }
+        crate::sys::output::force_all_safe(self.page.outputs());
         self.end.code = Some(1);
     }
 }

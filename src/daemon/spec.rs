@@ -7,12 +7,14 @@ use std::path::Path;
 use std::rc::Rc;
 
 use crate::config::{
-    self, Config, HeartbeatKind, HookCommand, LogFile, Program, ProgramKind, ProgramReady, Reload,
+    self, Config, HeartbeatKind, HookCommand, Line, LogFile, Program, ProgramKind, ProgramReady, Reload,
 };
 use crate::sys::process::{Identity, Recipe};
 use crate::sys::users::Accounts;
 use crate::sys::{file, proc};
 
+use super::lines::{self, Spot};
+use super::outputs;
 use super::packed::{self, packed};
 
 /// Everything resolved.
@@ -22,6 +24,10 @@ pub struct Resolved {
     pub specs: Vec<Spec>,
     /// Members of this group may give orders.
     pub control_group: Option<u32>,
+    /// Where outputs are, in the configuration's order; none: no line, or not found.
+    pub outputs: Vec<Option<Spot>>,
+    /// Where inputs are.
+    pub inputs: Vec<Option<Spot>>,
 }
 
 /// One program.
@@ -70,6 +76,10 @@ pub struct Exec {
     pub forking: bool,
     /// Its pid file.
     pub pidfile: Option<String>,
+    /// Outputs it owns: name, the descriptor it is handed (-1: none), what tells it from a changed one.
+    pub outputs: Vec<(String, i32, u64)>,
+    /// The descriptor of the page of inputs.
+    pub inputs: Option<i32>,
 }
 
 /// A command with the paths to try.
@@ -90,7 +100,7 @@ pub struct Stream {
     pub backups: u32,
 }
 
-packed!(Resolved { specs, control_group });
+packed!(Resolved { specs, control_group, outputs, inputs });
 packed!(Spec { exec, hooks, missing, stdout, stderr });
 packed!(Exec {
     command,
@@ -114,7 +124,9 @@ packed!(Exec {
     stdout_is_null,
     stderr_is_null,
     forking,
-    pidfile
+    pidfile,
+    outputs,
+    inputs
 });
 packed!(Command { paths, words });
 packed!(Stream { path, maxbytes, backups });
@@ -222,7 +234,16 @@ pub fn resolve(config: &Config, around: &Surroundings) -> (Resolved, Vec<(usize,
             group
         }
     };
-    (Resolved { specs, control_group }, errors)
+    let mut find = |what: &str, name: &str, line: Option<&Line>| {
+        let found = lines::find(line?);
+        found
+            .map_err(|why| errors.push((usize::MAX, ["[", what, ":", name, "]: gpio: ", &why].concat())))
+            .ok()
+    };
+    let board = &config.board;
+    let outputs = board.outputs.iter().map(|output| find("output", &output.name, output.line())).collect();
+    let inputs = board.inputs.iter().map(|input| find("input", &input.name, input.line.as_ref())).collect();
+    (Resolved { specs, control_group, outputs, inputs }, errors)
 }
 
 fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spec, String> {
@@ -234,7 +255,7 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
         }
         (None, None) => None,
     };
-    let environment = environment(program, around)?;
+    let mut environment = environment(program, around)?;
     let path = find(&environment, "PATH").or(around.base.get("PATH")).unwrap_or(DEFAULT_PATH).to_owned();
     let log = |log: &crate::config::Log, stream: &str| {
         match &log.file {
@@ -262,6 +283,24 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
         Some(Reload::Command(hook)) => Some(command(&hook.command, &path)),
         _ => None,
     };
+    // Descriptors it is handed, numbered from 3 on around the one it chose itself.
+    let beat_descriptor = beat_descriptor(program);
+    let mut numbers = (3..).filter(|number| ![ready_descriptor, beat_descriptor].contains(&Some(*number)));
+    let outputs = program.outputs.iter().map(|output| {
+        let number = if outputs::is_handed_over(output) { numbers.next() } else { None };
+        (output.name.clone(), number.unwrap_or(-1), outputs::making(output))
+    });
+    let outputs: Vec<_> = outputs.collect();
+    let inputs = numbers.next().filter(|_| !program.inputs.is_empty());
+    let handed = outputs.iter().filter(|(_, number, _)| *number >= 0);
+    let handed: Vec<String> =
+        handed.map(|(name, number, _)| [name, "=", &number.to_string()].concat()).collect();
+    if !handed.is_empty() {
+        environment.push(["MULTUSD_OUTPUTS=", &handed.join(",")].concat());
+    }
+    if let Some(number) = inputs {
+        environment.push(["MULTUSD_INPUTS=", &number.to_string()].concat());
+    }
     Ok(Spec {
         missing: None,
         hooks: [
@@ -290,12 +329,14 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
             redirect_stderr: program.redirect_stderr,
             notify: uses_notify(program),
             ready_descriptor,
-            beat_descriptor: beat_descriptor(program),
+            beat_descriptor,
             watched,
             stdout_is_null: stdout.is_none(),
             stderr_is_null: stderr.is_none(),
             forking: program.kind == ProgramKind::Forking,
             pidfile: program.pidfile.clone(),
+            outputs,
+            inputs,
         },
         stdout,
         stderr,

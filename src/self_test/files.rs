@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
+use crate::sys::gpio::{self, Chip};
 use crate::sys::life::LifeFile;
 use crate::sys::{clock, file};
 use crate::time::Millis;
 
-use super::verdict::{got, must};
+use super::verdict::{Verdict, got, must, tell};
 use super::{MOMENT_MS, Place};
 
 pub fn time64(_: &Place) {
@@ -19,6 +20,19 @@ pub fn time64(_: &Place) {
     for seconds in [2_366_841_600, 0x7fff_ffff, 0x8000_0000] {
         got(file::set_modified(path, seconds));
         must(got(file::modified(path)) == seconds, "a file's time is not the one set");
+    }
+}
+
+pub fn gpio(_: &Place) {
+    let chips = gpio::chips();
+    for number in &chips {
+        let chip = got(Chip::open(*number));
+        must(chip.line_count() > 0 && !chip.label().is_empty(), "a chip without lines or label");
+        // Whatever it is called: asking is a call of version 2.
+        must(!chip.line_is_called(chip.line_count(), ""), "a line beyond the last");
+    }
+    if chips.is_empty() {
+        tell(Verdict::Absent, "no chip");
     }
 }
 

@@ -80,6 +80,7 @@ checks! {
     "?/|inotify|inotify|a pid file is noticed up to 100 ms late" files::inotify,
     "!/|control-socket|SOCK_SEQPACKET, SO_PEERCRED|multusctl cannot reach multusd" sockets::control,
     "!/|notify-socket|SO_PASSCRED|programs of type notify are never ready" sockets::notify,
+    "?|gpio|/dev/gpiochip*, version 2|inputs and outputs with the key gpio are never there" files::gpio,
     "?G|cgroup|version 2|processes are found by session and environment" groups::group,
     "?G|clone-into-cgroup|Linux 5.7|a start takes some milliseconds longer" groups::birth,
     "?G|cgroup-kill|Linux 5.14|a group is frozen and killed one by one" groups::kill,

@@ -100,6 +100,14 @@ pub fn sealed_memory(name: &CStr, length: u32) -> Result<OwnedFd, SysError> {
     Ok(file)
 }
 
+/// The same memory file, open for reading only; who gets that cannot open it otherwise, unless it is
+/// root's or its owner's process.
+pub fn open_again_to_read(file: &OwnedFd) -> Result<OwnedFd, SysError> {
+    fchmod(file, Mode::from_bits_truncate(0o444)).map_err(SysError::of("chmod"))?;
+    let path = ["/proc/self/fd/", &file.as_raw_fd().to_string()].concat();
+    open_path(Path::new(&path), OFlag::O_RDONLY, 0)
+}
+
 /// Fills a memory file with zeros and goes to its beginning.
 pub fn blank(file: BorrowedFd) {
     let zeros = [0; 4096];

@@ -72,14 +72,14 @@ pub fn end_machine(how: MachineEnd) -> SysError {
     SysError::last("reboot")
 }
 
-/// Replaces this process by a program, with signals as a shell would leave them; returns only on
+/// Replaces this process by a program, which is searched in PATH, with signals as a shell would leave them; returns only on
 /// failure.
 pub fn become_program(command: &[String]) -> SysError {
     super::signal::unblock_and_reset();
     let strings: Vec<_> =
         command.iter().filter_map(|word| std::ffi::CString::new(word.as_str()).ok()).collect();
     match strings.first() {
-        Some(path) => match nix::unistd::execv(path, &strings) {
+        Some(path) => match nix::unistd::execvp(path, &strings) {
             Err(errno) => SysError { operation: "execve", errno: errno as i32 },
             Ok(never) => match never {},
         },

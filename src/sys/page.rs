@@ -9,13 +9,15 @@ use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use super::SysError;
+use super::input::InputSlot;
+use super::output::{Kind, OutputSlot};
 use super::slot::{EXIT_KNOWN, EXIT_SIGNALLED, keep, kept, pack, unpack};
-use crate::limits::PROGRAM_COUNT_MAX;
+use crate::limits::{INPUT_COUNT_MAX, OUTPUT_COUNT_MAX, PROGRAM_COUNT_MAX};
 
 pub use super::slot::{ExitRecord, KEPT_PER_PROGRAM, KeepForProgram, SAVED_WORDS_MAX, Slot};
 
 /// Jobs of the daemon's own that run beside the programs' (see `daemon::jobs`).
-pub const OWN_JOB_COUNT: usize = 4;
+pub const OWN_JOB_COUNT: usize = 5;
 
 /// All slots: programs, their hooks (one each), own jobs.
 pub const SLOT_COUNT: usize = 2 * PROGRAM_COUNT_MAX + OWN_JOB_COUNT;
@@ -43,6 +45,10 @@ pub enum Keep {
     ConfigNext,
     /// /dev/null
     Null,
+    /// The inputs' levels, a memory file; the same open for reading only, for programs.
+    Inputs,
+    /// See above.
+    InputsRead,
     /// Number of the above.
     Count,
 }
@@ -96,6 +102,11 @@ pub struct Page {
     stranger_next: AtomicU32,
     kept: [AtomicI32; Keep::Count as usize],
     slots: [Slot; SLOT_COUNT],
+    /// Output slots that were ever in use.
+    pub output_slots: AtomicU32,
+    outputs: [OutputSlot; OUTPUT_COUNT_MAX],
+    /// Inputs, in the configuration's order.
+    pub inputs: [InputSlot; INPUT_COUNT_MAX],
 }
 
 const _: () = assert!(core::mem::size_of::<Page>() < 512 * 1024, "the page is memory that is always ours");
@@ -155,7 +166,20 @@ impl Page {
     pub fn slots_in_use(&self) -> impl Iterator<Item = &Slot> {
         let used = (self.program_slots.load(SeqCst) as usize).min(PROGRAM_COUNT_MAX);
         let hooks = &self.slots[PROGRAM_COUNT_MAX..PROGRAM_COUNT_MAX + used];
-        self.slots[..used].iter().chain(hooks).chain(&self.slots[2 * PROGRAM_COUNT_MAX..])
+        let helpers = self.outputs().iter().map(|output| &output.helper);
+        self.slots[..used].iter().chain(hooks).chain(&self.slots[2 * PROGRAM_COUNT_MAX..]).chain(helpers)
+    }
+
+    /// Outputs, as far as they were ever in use.
+    pub fn outputs(&self) -> &[OutputSlot] {
+        &self.outputs[..(self.output_slots.load(SeqCst) as usize).min(OUTPUT_COUNT_MAX)]
+    }
+
+    /// A place for one more output.
+    pub fn free_output(&self) -> Option<usize> {
+        let free = self.outputs.iter().position(|output| output.kind() == Kind::Free)?;
+        self.output_slots.fetch_max(free as u32 + 1, SeqCst);
+        Some(free)
     }
 
     /// Guard, before it reaps: this process ended so. False: it belongs to nobody here.
@@ -232,9 +256,14 @@ impl Page {
 
     /// Guard, between two supervisors: closes every descriptor (3 and above) that is not kept.
     pub fn close_all_but_kept(&self) {
-        let mut kept_numbers = heapless::Vec::<i32, { KEPT_PER_PROGRAM * PROGRAM_COUNT_MAX + 16 }>::new();
+        const LINES: usize = OUTPUT_COUNT_MAX + INPUT_COUNT_MAX;
+        let mut kept_numbers =
+            heapless::Vec::<i32, { KEPT_PER_PROGRAM * PROGRAM_COUNT_MAX + LINES + 16 }>::new();
         let used = (self.program_slots.load(SeqCst) as usize).min(PROGRAM_COUNT_MAX);
         let cells = self.slots[..used].iter().flat_map(|slot| &slot.kept).chain(&self.kept);
+        let lines =
+            self.outputs().iter().map(OutputSlot::cell).chain(self.inputs.iter().map(InputSlot::cell));
+        let cells = cells.chain(lines);
         for number in cells.filter_map(kept) {
             // Cannot be full: it has a place for every cell.
             let _ = kept_numbers.push(number);

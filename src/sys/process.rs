@@ -120,11 +120,12 @@ pub fn end(code: i32) -> ! {
 fn spawn_child(
     slot: &Slot,
     serial: u32,
+    flags: libc::c_int,
     birthplace: Option<BorrowedFd>,
     run: impl FnOnce(),
 ) -> Result<u32, SysError> {
     // SAFETY: the supervisor has one thread.
-    match unsafe { clone(libc::CLONE_PARENT, birthplace) } {
+    match unsafe { clone(libc::CLONE_PARENT | flags, birthplace) } {
         Ok(Some(pid)) => {
             // It does so itself too; what is said of the slot from here on is true at once.
             slot.claim(serial, pid);
@@ -147,9 +148,25 @@ fn spawn_child(
 /// Starts a copy of this process as the guard's child that runs `job` and ends with its result.
 /// It dies with the guard. Used for what may wait: storage, /proc, name lookups.
 pub fn spawn_job(slot: &Slot, generation: u32, job: impl FnOnce() -> i32) -> Result<u32, SysError> {
+    spawn_sharing(slot, generation, 0, job)
+}
+
+/// The same for a job that goes on when this supervisor ends, and shares the guard's descriptors with
+/// whichever supervisor there is: it sees what they open, and what it opens and keeps is theirs. It must
+/// close nothing.
+pub fn spawn_helper(slot: &Slot, generation: u32, job: impl FnOnce() -> i32) -> Result<u32, SysError> {
+    spawn_sharing(slot, generation, libc::CLONE_FILES, job)
+}
+
+fn spawn_sharing(
+    slot: &Slot,
+    generation: u32,
+    flags: libc::c_int,
+    job: impl FnOnce() -> i32,
+) -> Result<u32, SysError> {
     let serial = announce(slot, generation);
     let guard = std::os::unix::process::parent_id();
-    spawn_child(slot, serial, None, || end(if die_with(guard) { job() } else { 0 }))
+    spawn_child(slot, serial, flags, None, || end(if die_with(guard) { job() } else { 0 }))
 }
 
 /// Starts a program as the guard's child. Success means that the process exists; whether its
@@ -157,7 +174,7 @@ pub fn spawn_job(slot: &Slot, generation: u32, job: impl FnOnce() -> i32) -> Res
 pub fn spawn(slot: &Slot, generation: u32, recipe: &Recipe, wiring: &Wiring) -> Result<u32, SysError> {
     let serial = announce(slot, generation);
     let birthplace = wiring.cgroup.filter(|_| wiring.born_in_cgroup);
-    let spawned = spawn_child(slot, serial, birthplace, || {
+    let spawned = spawn_child(slot, serial, 0, birthplace, || {
         if let Some(record) = wiring.life {
             record.write(std::process::id(), slot.born_after.load(SeqCst), slot.born_before.load(SeqCst));
         }

@@ -335,14 +335,18 @@ pub fn has_cgroups() -> bool {
 /// The supervisor under this guard; 0: there is none at the moment.
 pub fn supervisor_of(guard: u32) -> u32 {
     let children = fs::read_to_string(format!("/proc/{guard}/task/{guard}/children")).unwrap_or_default();
-    // It alone shares the guard's descriptors; its jobs, and programs before their exec, have copies.
+    // It shares the guard's descriptors; its jobs, and programs before their exec, have copies. The helpers
+    // of outputs share them too.
+    let is_helper = |pid: &u32| {
+        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("multusd-output"))
+    };
     let shares = |pid: &u32| {
         const KCMP_FILES: libc::c_int = 2;
         // SAFETY: integers.
         (unsafe { libc::syscall(libc::SYS_kcmp, guard, *pid, KCMP_FILES, 0, 0) }) == 0
     };
     let numbers = children.split_ascii_whitespace().filter_map(|pid| pid.parse().ok());
-    numbers.filter(|pid| is_alive(*pid)).find(shares).unwrap_or(0)
+    numbers.filter(|pid| is_alive(*pid) && !is_helper(pid)).find(shares).unwrap_or(0)
 }
 
 /// Lets time pass: for moments that are to be random, never for "by now it will have happened".

@@ -1,0 +1,73 @@
+//! Where a GPIO line is: found by what its wiring is called, never by the number of its chip, which is
+//! the order in which this boot found the chips. Looks at /dev and asks every chip, so never in the loop.
+
+use crate::config::Line;
+use crate::sys::gpio::{self, Chip};
+
+use super::packed::packed;
+
+/// Chips whose lines are those of the 40-pin header, by their numbers: one of them on each Raspberry Pi.
+const HEADER_CHIPS: [&str; 3] = ["pinctrl-bcm2835", "pinctrl-bcm2711", "pinctrl-rp1"];
+
+/// A line that was found.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Spot {
+    /// Its chip's number in /dev/gpiochipN, for as long as this machine runs.
+    pub chip: u32,
+    /// Its number on the chip.
+    pub offset: u32,
+    /// Driving it may wait.
+    pub may_wait: bool,
+}
+
+packed!(Spot { chip, offset, may_wait });
+
+impl Spot {
+    /// The chip.
+    pub fn open(&self) -> Result<Chip, crate::sys::SysError> {
+        Chip::open(self.chip)
+    }
+}
+
+/// Finds a line; `Err`: why not, in words.
+pub fn find(line: &Line) -> Result<Spot, String> {
+    let mut found = Vec::new();
+    let mut candidates = String::new();
+    for number in gpio::chips() {
+        let Ok(chip) = Chip::open(number) else { continue };
+        let mut add = |offset: u32| {
+            let words = [" ", chip.label(), ":", &offset.to_string(), " (gpiochip", &number.to_string(), ")"];
+            candidates += &words.concat();
+            found.push((Spot { chip: number, offset, may_wait: gpio::may_wait(number) }, chip.line_count()));
+        };
+        match line {
+            Line::Header(offset) if HEADER_CHIPS.contains(&chip.label()) => add(*offset),
+            Line::Offset { chip: label, offset } if chip.label() == label => add(*offset),
+            Line::Name(name) => {
+                (0..chip.line_count()).filter(|offset| chip.line_is_called(*offset, name)).for_each(add);
+            }
+            _ => {}
+        }
+    }
+    match found.len() {
+        0 => Err(match line {
+            Line::Header(_) => "no chip of a Raspberry Pi's header is here".into(),
+            Line::Offset { chip, .. } => ["no chip is called ", chip].concat(),
+            Line::Name(name) => ["no line is called ", name].concat(),
+        }),
+        1 => match found.remove(0) {
+            (spot, count) if spot.offset < count => Ok(spot),
+            (_, count) => Err(["the chip has ", &count.to_string(), " lines"].concat()),
+        },
+        _ => Err(["more than one is called so:", &candidates].concat()),
+    }
+}
+
+/// A line in the words of the configuration.
+pub fn words(line: &Line) -> String {
+    match line {
+        Line::Header(number) => ["gpio ", &number.to_string()].concat(),
+        Line::Offset { chip, offset } => [chip, ":", &offset.to_string()].concat(),
+        Line::Name(name) => name.clone(),
+    }
+}
