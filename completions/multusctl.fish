@@ -21,7 +21,7 @@ function __multusctl_command
     set -l i 2
     while set -q words[$i]
         switch $words[$i]
-            case --run-dir --timeout --in
+            case --run-dir --timeout --status --in
                 set i (math $i + 1)
             case '-*'
             case '*'
@@ -65,6 +65,9 @@ complete -c multusctl -n '__multusctl_command reload' -l dry-run -d 'only say wh
 complete -c multusctl -n '__multusctl_command reload' -l wait -d 'return when it has happened, not when it is ordered'
 complete -c multusctl -n 'not __multusctl_command' -a events -d 'Shows every change of state from now on; Ctrl-C ends'
 complete -c multusctl -n '__multusctl_command events' -l json -d 'write JSON for programs'
+complete -c multusctl -n 'not __multusctl_command' -a beat -d 'Says that the program that calls it makes progress: for scripts that multusd runs'
+complete -c multusctl -n '__multusctl_command beat' -l ready -d 'say that the program serves (ready = notify)'
+complete -c multusctl -n '__multusctl_command beat' -l status -x -d 'say TEXT of the program, which status shows'
 complete -c multusctl -n 'not __multusctl_command' -a inputs -d 'Shows every input: its level, how often and when it last changed'
 complete -c multusctl -n '__multusctl_command inputs' -l json -d 'write JSON for programs'
 complete -c multusctl -n 'not __multusctl_command' -a outputs -d 'Shows every output: its level and whose that is; or sets one'
@@ -82,7 +85,7 @@ complete -c multusctl -n '__multusctl_command quit' -l wait -d 'return when it h
 complete -c multusctl -n 'not __multusctl_command' -a check -d 'Reads a configuration file and reports all its errors; needs no daemon'
 complete -c multusctl -n '__multusctl_command check' -F
 complete -c multusctl -n 'not __multusctl_command' -a help -d 'Explains a command or a configuration key; needs no daemon'
-complete -c multusctl -n '__multusctl_command help' -a 'status start stop restart once pause cont signal reload events inputs outputs reboot poweroff quit check help version completion keys'
+complete -c multusctl -n '__multusctl_command help' -a 'status start stop restart once pause cont signal reload events beat inputs outputs reboot poweroff quit check help version completion keys'
 complete -c multusctl -n 'not __multusctl_command' -a version -d 'Shows the version; needs no daemon'
 complete -c multusctl -n 'not __multusctl_command' -a completion -d 'Writes the completion script for a shell; needs no daemon'
 complete -c multusctl -n '__multusctl_command completion' -a 'bash zsh fish'

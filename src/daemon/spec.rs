@@ -273,12 +273,6 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
         ProgramReady::Descriptor(number) => (None, Some(*number)),
         _ => (None, None),
     };
-    let watched = program.heartbeat.as_ref().and_then(|heartbeat| match &heartbeat.kind {
-        HeartbeatKind::File(path) => {
-            Path::new(path).parent().map(|directory| directory.to_string_lossy().into_owned())
-        }
-        _ => None,
-    });
     let reload = match &program.reload {
         Some(Reload::Command(hook)) => Some(command(&hook.command, &path)),
         _ => None,
@@ -330,7 +324,7 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
             notify: uses_notify(program),
             ready_descriptor,
             beat_descriptor,
-            watched,
+            watched: watched(program),
             stdout_is_null: stdout.is_none(),
             stderr_is_null: stderr.is_none(),
             forking: program.kind == ProgramKind::Forking,
@@ -354,6 +348,14 @@ fn beat_descriptor(program: &Program) -> Option<i32> {
     let inherits = matches!(heartbeat.kind, HeartbeatKind::Fd | HeartbeatKind::Counter);
     let is_taken = program.ready == ProgramReady::Descriptor(3);
     inherits.then_some(if is_taken { 4 } else { 3 })
+}
+
+/// The directory in which its file beats.
+fn watched(program: &Program) -> Option<String> {
+    match &program.heartbeat.as_ref()?.kind {
+        HeartbeatKind::File(path) => Some(Path::new(path).parent()?.to_string_lossy().into_owned()),
+        _ => None,
+    }
 }
 
 /// What a program's environment has beyond the inherited: the file's, then the section's, then ours;
