@@ -27,7 +27,7 @@ _multusctl() {
         esac
     done
     case $command in
-        '') words='status start stop restart once pause cont signal reload events beat inputs outputs reboot poweroff quit check help version completion' ;;
+        '') words='status start stop restart once pause cont signal reload events inputs outputs beat reboot poweroff quit check help version completion' ;;
         status) options=' --json --watch'; words="all $(_multusctl_names)" ;;
         start) options=' --wait'; words="all $(_multusctl_names)" ;;
         stop) options=' --wait'; words="all $(_multusctl_names)" ;;
@@ -38,14 +38,14 @@ _multusctl() {
         signal) words="all reload $(_multusctl_names) HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS" ;;
         reload) options=' --dry-run --wait' ;;
         events) options=' --json' ;;
-        beat) options=' --ready --status' ;;
         inputs) options=' --json' ;;
         outputs) options=' --json --force'; words="set high low on off" ;;
+        beat) options=' --ready --status' ;;
         reboot) options=' --in --cancel' ;;
         poweroff) options=' --in --cancel' ;;
         quit) options=' --wait' ;;
         check) files=1 ;;
-        help) words="status start stop restart once pause cont signal reload events beat inputs outputs reboot poweroff quit check help version completion keys" ;;
+        help) words="status start stop restart once pause cont signal reload events inputs outputs beat reboot poweroff quit check help version completion keys" ;;
         completion) words="bash zsh fish" ;;
     esac
     if [[ $word == -* ]]; then

@@ -76,9 +76,9 @@ pub struct Call {
     wait: bool,
     dry: bool,
     cancel: bool,
+    force: bool,
     ready: bool,
     status: Option<String>,
-    force: bool,
     after: Option<Millis>,
     arguments: Vec<String>,
     /// `check FILE`: the daemon's own, handed down.
@@ -181,9 +181,9 @@ fn set(
         "wait" => call.wait = true,
         "dry-run" => call.dry = true,
         "cancel" => call.cancel = true,
+        "force" => call.force = true,
         "ready" => call.ready = true,
         "status" => call.status = Some(value()?.to_string_lossy().into_owned()),
-        "force" => call.force = true,
         _ => {
             let all = || table::COMMANDS.iter().flat_map(|command| command.options).chain(&table::COMMON);
             let hint = replaced(&nearest::suggestion(name, all().map(|opt| opt.long)), "mean ", "mean --");

@@ -89,10 +89,10 @@ const DRY_RUN: &Opt = &Opt { long: "dry-run", value: "", what: "only say what wo
 const IN: &Opt = &Opt { long: "in", value: "TIME", what: "do it after TIME, such as 5min" };
 const CANCEL: &Opt = &Opt { long: "cancel", value: "", what: "take a pending reboot or poweroff back" };
 
+const FORCE: &Opt = &Opt { long: "force", value: "", what: "do it even while its program runs" };
 const READY: &Opt = &Opt { long: "ready", value: "", what: "say that the program serves (ready = notify)" };
 const STATUS: &Opt =
     &Opt { long: "status", value: "TEXT", what: "say TEXT of the program, which status shows" };
-const FORCE: &Opt = &Opt { long: "force", value: "", what: "do it even while its program runs" };
 
 const NAMES: &str = "NAME...|all";
 
@@ -201,17 +201,6 @@ pub const COMMANDS: &[Command] = &[
         run: status::events,
     },
     Command {
-        name: "beat",
-        arguments: "",
-        count: 0..=0,
-        takes: Takes::Nothing,
-        options: &[READY, STATUS],
-        what: "Says that the program that calls it makes progress: for scripts that multusd runs.",
-        more: "By whatever means its heartbeat has, and on NOTIFY_SOCKET; one by tcp needs a program that stays \
-               connected.",
-        run: beat::beat,
-    },
-    Command {
         name: "inputs",
         arguments: "",
         count: 0..=0,
@@ -232,6 +221,17 @@ pub const COMMANDS: &[Command] = &[
                into service; it is refused while the output's program runs. The next start makes it safe \
                first.",
         run: lines::outputs,
+    },
+    Command {
+        name: "beat",
+        arguments: "",
+        count: 0..=0,
+        takes: Takes::Nothing,
+        options: &[READY, STATUS],
+        what: "Says that the program that calls it makes progress: for scripts that multusd runs.",
+        more: "By whatever means its heartbeat has, and on NOTIFY_SOCKET; one by tcp needs a program that stays \
+               connected.",
+        run: beat::beat,
     },
     Command {
         name: "reboot",

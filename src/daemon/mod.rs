@@ -102,8 +102,8 @@ impl Token {
             Token::Group(child) => (7, child.index()),
             Token::Process(child) => (8, child.index()),
             Token::Input(index) => (9, index),
-            Token::Beat(child) => (11, child.index()),
-            Token::BeatLink(child) => (12, child.index()),
+            Token::Beat(child) => (10, child.index()),
+            Token::BeatLink(child) => (11, child.index()),
         };
         kind << 32 | index as u64
     }
@@ -121,8 +121,8 @@ impl Token {
             7 => Token::Group(child),
             8 => Token::Process(child),
             9 => Token::Input(index),
-            11 => Token::Beat(child),
-            12 => Token::BeatLink(child),
+            10 => Token::Beat(child),
+            11 => Token::BeatLink(child),
             _ => return None,
         })
     }

@@ -83,8 +83,8 @@ impl Daemon {
             super::table::write_cut(&mut entry.reason, format_args!("{why}"));
             return Err(SysError { operation: "start", errno: libc::ENOENT });
         }
+        // There is room for one of each kind, and every output.
         if let Some((end, number)) = ready.as_ref().zip(entry.spec.exec.ready_descriptor) {
-            // There is room for one of each kind, and every output.
             let _ = extra.push((end.as_raw_fd(), number));
         }
         let kept_beat = slot.kept(KeepForProgram::Beat);

@@ -140,8 +140,8 @@ impl Daemon {
         match job {
             Job::Load => self.finish_reload(code),
             Job::Write => {}
-            Job::Verify => self.finish_verifying(code == 0),
             Job::Find => self.take_found_line(code),
+            Job::Verify => self.finish_verifying(code == 0),
             Job::Save if code == 0 => {}
             Job::Save => say!(
                 "the last good configuration could not be kept in {}",

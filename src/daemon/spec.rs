@@ -277,9 +277,9 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
         Some(Reload::Command(hook)) => Some(command(&hook.command, &path)),
         _ => None,
     };
-    // Descriptors it is handed, numbered from 3 on around the one it chose itself.
-    let beat_descriptor = beat_descriptor(program);
-    let mut numbers = (3..).filter(|number| ![ready_descriptor, beat_descriptor].contains(&Some(*number)));
+    // Descriptors it is handed, numbered from 3 on around the one it chose itself, and the one it beats by.
+    let taken = [ready_descriptor, beat_descriptor(program)];
+    let mut numbers = (3..).filter(|number| !taken.contains(&Some(*number)));
     let outputs = program.outputs.iter().map(|output| {
         let number = if outputs::is_handed_over(output) { numbers.next() } else { None };
         (output.name.clone(), number.unwrap_or(-1), outputs::making(output))
@@ -323,7 +323,7 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
             redirect_stderr: program.redirect_stderr,
             notify: uses_notify(program),
             ready_descriptor,
-            beat_descriptor,
+            beat_descriptor: taken[1],
             watched: watched(program),
             stdout_is_null: stdout.is_none(),
             stderr_is_null: stderr.is_none(),
@@ -337,7 +337,8 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
     })
 }
 
-fn uses_notify(program: &Program) -> bool {
+/// It is told a NOTIFY_SOCKET.
+pub fn uses_notify(program: &Program) -> bool {
     let beats = program.heartbeat.as_ref().is_some_and(|heartbeat| heartbeat.kind == HeartbeatKind::Notify);
     program.kind == ProgramKind::Notify || program.ready == ProgramReady::Notify || beats
 }
