@@ -9,9 +9,10 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use nix::sys::signal::Signal;
 
-use crate::limits::SUPERVISOR_SILENCE_MS_MAX;
+use crate::limits::{BEAT_SILENCE_MS_MAX, FIRST_BEAT_MS_MAX, SUPERVISOR_SILENCE_MS_MAX};
 use crate::sys::output::force_all_safe;
 use crate::sys::page::{Keep, Page, request};
+use crate::sys::watchdog::WatchdogSlot;
 use crate::sys::{SysError, clock, file, memory, poll, process, signal};
 use crate::time::{Instant, Millis};
 
@@ -28,8 +29,18 @@ const LEAVING_MAX: Millis = Millis(10_000);
 /// its own, on a copy of this one's memory. Returns the exit code of multusd.
 pub fn run(supervise: &dyn Fn(&'static Page) -> i32) -> u8 {
     match prepare() {
-        Ok(page) => Guard { page, started: Instant::default(), failures: 0, unheard: None, killed: 0 }
-            .watch(supervise),
+        Ok(page) => Guard {
+            page,
+            started: Instant::default(),
+            failures: 0,
+            unheard: None,
+            killed: 0,
+            echoed: Instant::default(),
+            heard: 0,
+            missed: Millis::ZERO,
+            patience: Millis::ZERO,
+        }
+        .watch(supervise),
         Err(error) => {
             crate::sys::console::complain(&format!("multusd: cannot start: {error}"));
             1
@@ -60,6 +71,14 @@ struct Guard {
     unheard: Option<(Instant, u32)>,
     /// The last supervisor that was killed for that.
     killed: u32,
+    /// When the last echo was given.
+    echoed: Instant,
+    /// The last beat that was heard.
+    heard: u64,
+    /// Silence of the supervisor: the time of as many echoes as were given without a beat between.
+    missed: Millis,
+    /// How much of that is too much.
+    patience: Millis,
 }
 
 impl Guard {
@@ -76,7 +95,7 @@ impl Guard {
                 (None, Some((since, _))) => Some(since + Millis(SUPERVISOR_SILENCE_MS_MAX)),
                 (None, None) => None,
             };
-            match signal::wait(deadline) {
+            match signal::wait(deadline.into_iter().chain(self.echo()).min()) {
                 Some(Signal::SIGTERM | Signal::SIGINT) => self.ask(request::STOP),
                 Some(Signal::SIGHUP) => self.ask(request::RELOAD),
                 Some(Signal::SIGUSR1) => self.ask(request::DUMP),
@@ -96,6 +115,7 @@ impl Guard {
 
     fn start(&mut self, supervise: &dyn Fn(&'static Page) -> i32) {
         self.started = clock::now();
+        (self.missed, self.patience) = (Millis::ZERO, Millis(FIRST_BEAT_MS_MAX));
         let page = self.page;
         match process::spawn_supervisor(|| {
             process::new_session();
@@ -165,6 +185,39 @@ impl Guard {
         }
     }
 
+    /// Answers the supervisor's beats, and judges it by them; when to do so again. `None`: nothing is
+    /// watched.
+    fn echo(&mut self) -> Option<Instant> {
+        let pace = Some(Millis(self.page.pace.load(SeqCst).into())).filter(|pace| *pace > Millis::ZERO)?;
+        let now = clock::now();
+        if self.echoed + pace > now {
+            return Some(self.echoed + pace);
+        }
+        self.echoed = now;
+        self.page.echo.store(now.0, SeqCst);
+        let beat = self.page.beat.load(SeqCst);
+        if beat != self.heard {
+            self.heard = beat;
+            (self.missed, self.patience) = (Millis::ZERO, Millis(BEAT_SILENCE_MS_MAX));
+        } else if self.page.supervisor.load(SeqCst) != 0 {
+            self.missed = self.missed + pace;
+            self.judge_silence();
+        }
+        Some(now + pace)
+    }
+
+    /// A supervisor that does not beat is killed, and replaced when its exit arrives. One that does not
+    /// die either leaves its outputs to the guard, and the machine to the watchdog.
+    fn judge_silence(&self) {
+        if self.missed < self.patience {
+            return;
+        }
+        process::kill_if_there(self.page.supervisor.load(SeqCst) as i32, libc::SIGKILL);
+        if self.missed >= self.patience + Millis(BEAT_SILENCE_MS_MAX) {
+            force_all_safe(self.page.outputs());
+        }
+    }
+
     /// The supervisor is dead: what it opened for itself is closed, what it kept stays.
     fn replace(&mut self) -> Instant {
         self.page.supervisor.store(0, SeqCst);
@@ -186,12 +239,15 @@ impl Guard {
         now + if self.failures <= 4 { Millis::ZERO } else { pause.min(SUPERVISOR_PAUSE_MAX) }
     }
 
-    /// Everything is done: whoever is left among our descendants is killed, then multusd ends.
+    /// Everything is done: whoever is left among our descendants is killed, then multusd ends. The
+    /// watchdogs are disarmed last, and only where that was ordered and nobody is left.
     fn leave(&self, code: u8) -> u8 {
         // One in state D cannot be killed; init inherits it.
-        process::kill_children(clock::now() + LEAVING_MAX);
+        let is_alone = process::kill_children(clock::now() + LEAVING_MAX);
         if code != 0 {
             force_all_safe(self.page.outputs());
+        } else if is_alone && self.page.disarm.load(SeqCst) != 0 {
+            self.page.watchdogs.iter().for_each(WatchdogSlot::disarm);
         }
         code
     }

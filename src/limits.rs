@@ -71,6 +71,23 @@ pub const ECHO_INTERVALS_MAX: u64 = 3;
 /// hung. Far above any scheduling delay seen on a loaded Pi, far below what an operator tolerates.
 pub const SUPERVISOR_SILENCE_MS_MAX: u64 = 10_000;
 
+/// Milliseconds between two beats of the supervisor and two echoes of the guard, at the most, while
+/// anything is watched: one wake-up of each per second is what an idle pair may cost.
+pub const PACE_MS_MAX: u64 = 1000;
+
+/// Milliseconds without a beat after which the guard replaces the supervisor. Counted in beats that were
+/// missed, so that a machine that stood still as a whole holds that against nobody.
+pub const BEAT_SILENCE_MS_MAX: u64 = 3000;
+
+/// The same for a successor's first beat: taking over reads the run directory, which may be on storage.
+pub const FIRST_BEAT_MS_MAX: u64 = 10_000;
+
+/// Milliseconds without an echo after which a supervisor that has no watchdog to leave that to kills the
+/// guard, and by that ends everything.
+pub const ECHO_SILENCE_MS_MAX: u64 = 10_000;
+
+const _: () =
+    assert!(ECHO_SILENCE_MS_MAX > BEAT_SILENCE_MS_MAX, "a supervisor that hangs is replaced, not obeyed");
 const _: () = assert!(PROGRAM_COUNT_MAX <= 4096, "child ids are 16 bit and tables are scanned linearly");
 const _: () = assert!(PROGRAM_COUNT_MAX.is_multiple_of(64), "ChildSet is made of whole 64 bit words");
 const _: () = assert!(

@@ -9,7 +9,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::NAME_BYTES_MAX;
+use crate::limits::{NAME_BYTES_MAX, WATCHDOG_COUNT_MAX};
 
 /// Version of the protocol, byte 0 of every packet.
 pub const VERSION: u8 = 1;
@@ -66,6 +66,8 @@ pub enum Request {
     Outputs { from: u16 },
     /// Drive an output once. Refused while its program runs, unless `force`.
     SetOutput { name: Name, level: LevelWord, force: bool },
+    /// How the watchdogs and the temperature stand: `Reply::Watchdogs`.
+    Watchdogs,
 }
 
 /// A level by any of its names.
@@ -127,6 +129,12 @@ pub enum Reply {
     Inputs { inputs: heapless::Vec<InputStatus, LINE_PAGE_COUNT>, next: Option<u16> },
     /// A page of outputs; `next` as above.
     Outputs { outputs: heapless::Vec<OutputStatus, LINE_PAGE_COUNT>, next: Option<u16> },
+    /// The watchdogs; why they are not fed (empty: they are); the temperature, where it is watched.
+    Watchdogs {
+        watchdogs: heapless::Vec<Watchdog, WATCHDOG_COUNT_MAX>,
+        withheld: Text,
+        temperature: Option<Temperature>,
+    },
 }
 
 /// Why not.
@@ -198,6 +206,45 @@ pub struct ProgramStatus {
     pub heartbeat: Option<Heartbeat>,
     /// Outputs it owns.
     pub outputs: heapless::Vec<Output, 8>,
+}
+
+/// One watchdog.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watchdog {
+    /// Its section's; empty for `[watchdog]`.
+    pub name: Name,
+    /// The device, or the line that is pulsed.
+    pub what: heapless::String<120>,
+    /// Milliseconds without a feed until it resets the machine, as configured.
+    pub asked_ms: u64,
+    /// The same, in force; none: it is not armed by us.
+    pub timeout_ms: Option<u64>,
+    /// Milliseconds before that at which it warns; none: it does not.
+    pub pretimeout_ms: Option<u64>,
+    /// Milliseconds left; none: it does not say.
+    pub left_ms: Option<u64>,
+    /// Milliseconds since the last feed; none: it was not fed yet.
+    pub fed_ms: Option<u64>,
+    /// Why it is not armed, or what else there is to know.
+    pub note: Text,
+}
+
+/// The temperature that programs may run at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Temperature {
+    /// Thousandths of a degree Celsius; none: it cannot be read.
+    pub now: Option<i32>,
+    /// Programs run from here …
+    pub min: i32,
+    /// … to here; once stopped, again from so much below.
+    pub max: i32,
+    pub hysteresis: i32,
+    /// Milliseconds since it was read.
+    pub age_ms: Option<u64>,
+    /// Programs may run.
+    pub open: bool,
+    /// All that in a sentence.
+    pub text: Text,
 }
 
 /// How a process ended: exactly one of the two.

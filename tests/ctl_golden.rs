@@ -165,6 +165,58 @@ fn status_for_programs() {
 }
 
 #[test]
+fn watchdogs_for_people_and_for_programs() {
+    let bare = Watchdog {
+        name: "".try_into().unwrap(),
+        what: "/dev/watchdog".try_into().unwrap(),
+        asked_ms: 60_000,
+        timeout_ms: Some(15_000),
+        pretimeout_ms: Some(3000),
+        left_ms: Some(14_000),
+        fed_ms: Some(310),
+        note: "the last reset was the watchdog's".try_into().unwrap(),
+    };
+    let mut external = Watchdog {
+        name: "external".try_into().unwrap(),
+        what: "pinctrl-bcm2835:17".try_into().unwrap(),
+        asked_ms: 1600,
+        timeout_ms: Some(1600),
+        pretimeout_ms: None,
+        left_ms: None,
+        fed_ms: None,
+        note: "".try_into().unwrap(),
+    };
+    let temperature = Temperature {
+        now: Some(81_000),
+        min: -40_000,
+        max: 80_000,
+        hysteresis: 5000,
+        age_ms: Some(900),
+        open: false,
+        text: "too hot: 81.0 \u{b0}C".try_into().unwrap(),
+    };
+    let answer = |watchdogs: &[Watchdog], withheld: &str, temperature: Option<Temperature>| {
+        let watchdogs = watchdogs.iter().cloned().collect();
+        let withheld = withheld.try_into().unwrap();
+        Reply::Watchdogs { watchdogs, withheld, temperature }
+    };
+    let mut text = String::new();
+    let mut show = |reply: Reply| {
+        for line in ["watchdog", "watchdog --json"] {
+            let reply = reply.clone();
+            text += &run_in(World::new(two()), line, move |_, _| Answer::Reply(reply.clone()));
+        }
+    };
+    show(answer(&[], "", None));
+    show(answer(&[bare.clone(), external.clone()], "", Some(temperature)));
+    show(answer(&[bare.clone()], "outputs of pump are not confirmed safe", None));
+    external.timeout_ms = None;
+    external.note = "GPIO line: Device or resource busy\u{1b}[31m".try_into().unwrap();
+    show(answer(&[bare, external], "", None));
+    golden("watchdog.txt", &text);
+}
+
+#[test]
 fn events_for_people_and_for_programs() {
     let all = [
         State::Stopped,

@@ -155,8 +155,8 @@ const MUTATIONS: &[Mutation] = &[
         "feeds regardless of the guard",
         4,
         WATCH,
-        "!overdue && now <= echo_ends",
-        "!overdue && (now <= echo_ends || true)",
+        "!overdue && self.is_answered(now)",
+        "!overdue && (self.is_answered(now) || true)",
     ),
     mutation(
         "starves the watchdog for any unconfirmed output",

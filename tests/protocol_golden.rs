@@ -48,6 +48,7 @@ fn requests() -> Vec<(&'static str, Request)> {
         ("SetOutput-High", set(LevelWord::High, true)),
         ("SetOutput-Off", set(LevelWord::Off, false)),
         ("SetOutput-On", set(LevelWord::On, false)),
+        ("Watchdogs", Request::Watchdogs),
     ]
 }
 
@@ -69,9 +70,10 @@ fn request_kind(request: &Request) -> usize {
         Request::Inputs { .. } => 11,
         Request::Outputs { .. } => 12,
         Request::SetOutput { .. } => 13,
+        Request::Watchdogs => 14,
     }
 }
-const REQUEST_KINDS: usize = 14;
+const REQUEST_KINDS: usize = 15;
 
 fn reply_kind(reply: &Reply) -> usize {
     match reply {
@@ -83,9 +85,10 @@ fn reply_kind(reply: &Reply) -> usize {
         Reply::Page { .. } => 5,
         Reply::Inputs { .. } => 6,
         Reply::Outputs { .. } => 7,
+        Reply::Watchdogs { .. } => 8,
     }
 }
-const REPLY_KINDS: usize = 8;
+const REPLY_KINDS: usize = 9;
 
 const STATES: [State; 9] = [
     State::Stopped,
@@ -198,6 +201,40 @@ fn event(seq: u64, from: State, to: State) -> Event {
     Event { seq, at_ms: 123_456, name: text("pump"), from, to, pid: 4711, reason: text("exit code 1") }
 }
 
+fn watchdogs() -> Reply {
+    let chip = Watchdog {
+        name: text(""),
+        what: text("/dev/watchdog"),
+        asked_ms: 60_000,
+        timeout_ms: Some(15_000),
+        pretimeout_ms: Some(3000),
+        left_ms: Some(14_000),
+        fed_ms: Some(310),
+        note: text("the last reset was the watchdog's"),
+    };
+    let external = Watchdog {
+        name: text("external"),
+        what: text("pinctrl-bcm2835:17"),
+        asked_ms: 1600,
+        timeout_ms: None,
+        pretimeout_ms: None,
+        left_ms: None,
+        fed_ms: None,
+        note: text("Device or resource busy"),
+    };
+    let temperature = Temperature {
+        now: Some(-1500),
+        min: -10_000,
+        max: 80_000,
+        hysteresis: 5000,
+        age_ms: Some(900),
+        open: true,
+        text: text("-1.5 °C"),
+    };
+    let withheld = text("outputs of pump are not confirmed safe");
+    Reply::Watchdogs { watchdogs: list(&[chip, external]), withheld, temperature: Some(temperature) }
+}
+
 fn replies() -> Vec<(&'static str, Reply)> {
     let around = |first: usize| {
         let pair = |index: usize| event(index as u64 + 7, STATES[index % 9], STATES[(index + 1) % 9]);
@@ -215,6 +252,8 @@ fn replies() -> Vec<(&'static str, Reply)> {
         ("Page-last", Reply::Page { text: text(""), next: None }),
         ("Inputs", Reply::Inputs { inputs: list(&[float_switch(), unread()]), next: Some(8) }),
         ("Outputs", Reply::Outputs { outputs: OUTPUT_STATES.into_iter().map(relay).collect(), next: None }),
+        ("Watchdogs", watchdogs()),
+        ("Watchdogs-none", Reply::Watchdogs { watchdogs: list(&[]), withheld: text(""), temperature: None }),
     ];
     for (label, why) in REFUSALS {
         all.push((label, Reply::Refused { why, text: text("not you") }));
@@ -330,6 +369,25 @@ fn the_largest_messages_fit_a_packet() {
         config_note: full(),
         limitations: std::iter::repeat_n(full(), 8).collect(),
     };
+    let watchdog = Watchdog {
+        name: full(),
+        what: full(),
+        asked_ms: u64::MAX,
+        timeout_ms: Some(u64::MAX),
+        pretimeout_ms: Some(u64::MAX),
+        left_ms: Some(u64::MAX),
+        fed_ms: Some(u64::MAX),
+        note: full(),
+    };
+    let temperature = Temperature {
+        now: Some(i32::MIN),
+        min: i32::MIN,
+        max: i32::MIN,
+        hysteresis: i32::MIN,
+        age_ms: Some(u64::MAX),
+        open: true,
+        text: full(),
+    };
     let page = std::iter::repeat_n(largest_program(), STATUS_PAGE_COUNT).collect();
     let input = InputStatus {
         name: full(),
@@ -360,6 +418,11 @@ fn the_largest_messages_fit_a_packet() {
         Reply::Daemon(daemon),
         Reply::Page { text: full(), next: Some(u32::MAX) },
         Reply::Refused { why: Refusal::BadConfig, text: full() },
+        Reply::Watchdogs {
+            watchdogs: std::iter::repeat_n(watchdog, 4).collect(),
+            withheld: full(),
+            temperature: Some(temperature),
+        },
     ];
     for reply in largest {
         let bytes = encoded(&reply);

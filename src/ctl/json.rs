@@ -5,7 +5,7 @@
 use nanoserde::SerJson;
 
 use super::lines::{state, voltage};
-use crate::protocol::{DaemonStatus, Event, InputStatus, OutputStatus, ProgramStatus, State};
+use crate::protocol::{self, DaemonStatus, Event, InputStatus, OutputStatus, ProgramStatus, State};
 
 #[derive(SerJson)]
 #[nserde(serialize_none_as_null)]
@@ -106,6 +106,68 @@ struct Change {
     to: Option<String>,
     pid: Option<u32>,
     reason: Option<String>,
+}
+
+#[derive(SerJson)]
+#[nserde(serialize_none_as_null)]
+struct Watchdogs {
+    watchdogs: Vec<Watchdog>,
+    withheld: Option<String>,
+    temperature: Option<Temperature>,
+}
+
+#[derive(SerJson)]
+#[nserde(serialize_none_as_null)]
+struct Watchdog {
+    name: String,
+    what: String,
+    asked_ms: u64,
+    timeout_ms: Option<u64>,
+    pretimeout_ms: Option<u64>,
+    left_ms: Option<u64>,
+    fed_ms: Option<u64>,
+    note: Option<String>,
+}
+
+#[derive(SerJson)]
+#[nserde(serialize_none_as_null)]
+struct Temperature {
+    millidegrees: Option<i32>,
+    min: i32,
+    max: i32,
+    hysteresis: i32,
+    age_ms: Option<u64>,
+    open: bool,
+    text: String,
+}
+
+/// The watchdogs and the temperature, as one object on one line.
+pub fn watchdogs(
+    watchdogs: &[protocol::Watchdog],
+    withheld: &str,
+    temperature: Option<&protocol::Temperature>,
+) -> String {
+    let watchdogs = watchdogs.iter().map(|watchdog| Watchdog {
+        name: watchdog.name.to_string(),
+        what: watchdog.what.to_string(),
+        asked_ms: watchdog.asked_ms,
+        timeout_ms: watchdog.timeout_ms,
+        pretimeout_ms: watchdog.pretimeout_ms,
+        left_ms: watchdog.left_ms,
+        fed_ms: watchdog.fed_ms,
+        note: some(&watchdog.note),
+    });
+    let temperature = temperature.map(|temperature| Temperature {
+        millidegrees: temperature.now,
+        min: temperature.min,
+        max: temperature.max,
+        hysteresis: temperature.hysteresis,
+        age_ms: temperature.age_ms,
+        open: temperature.open,
+        text: temperature.text.to_string(),
+    });
+    Watchdogs { watchdogs: watchdogs.collect(), withheld: some(withheld), temperature }.serialize_json()
+        + "\n"
 }
 
 /// The daemon and programs, as one object on one line.

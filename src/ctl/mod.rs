@@ -17,6 +17,7 @@ mod orders;
 mod signals;
 mod status;
 mod wait;
+mod watchdog;
 mod words;
 
 pub use daemon_call::{DaemonCall, daemon_call};

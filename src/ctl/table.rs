@@ -1,7 +1,7 @@
 //! The one table of commands and options. Help, manual pages and shell completion are derived
 //! from it, so a new command is one row here and one function.
 
-use super::{Call, Exit, Outcome, beat, lines, orders, status};
+use super::{Call, Exit, Outcome, beat, lines, orders, status, watchdog};
 
 /// What an argument is, for completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,6 +232,16 @@ pub const COMMANDS: &[Command] = &[
         more: "By whatever means its heartbeat has, and on NOTIFY_SOCKET; one by tcp needs a program that stays \
                connected.",
         run: beat::beat,
+    },
+    Command {
+        name: "watchdog",
+        arguments: "",
+        count: 0..=0,
+        takes: Takes::Nothing,
+        options: &[JSON],
+        what: "Shows the watchdogs, whether they are fed, and the temperature.",
+        more: "It exits with 1 if one of them is not armed or not fed.",
+        run: watchdog::watchdog,
     },
     Command {
         name: "reboot",

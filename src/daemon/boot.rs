@@ -183,6 +183,7 @@ impl Daemon {
             board: None,
             sought: None,
             seeks: 0,
+            watch: super::watchdog::Watch::default(),
             retry_at: None,
             _guard: guard,
             run_dir,

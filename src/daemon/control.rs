@@ -146,6 +146,7 @@ impl Daemon {
                 | Request::Page { .. }
                 | Request::Inputs { .. }
                 | Request::Outputs { .. }
+                | Request::Watchdogs
         );
         if !harmless && !allowed {
             let who =
@@ -175,11 +176,19 @@ impl Daemon {
             Request::Inputs { from } => self.inputs_page(from),
             Request::Outputs { from } => self.outputs_page(from),
             Request::SetOutput { name, level, force } => self.set_output(&name, level, force),
+            Request::Watchdogs => self.watch_report(),
         })
     }
 
     fn describe(&self) -> DaemonStatus {
         let now = clock::now();
+        let mut limitations = self.limitations.clone();
+        // More than fit are on standard error only.
+        let mut add = |words: core::fmt::Arguments| drop(limitations.push(text(words)));
+        self.watch_limitations(&mut add);
+        if let Some(why) = self.why_gate_is_closed() {
+            add(format_args!("{why}"));
+        }
         let mut version = heapless::String::new();
         write_cut(&mut version, format_args!("{}", env!("CARGO_PKG_VERSION")));
         DaemonStatus {
@@ -191,7 +200,7 @@ impl Daemon {
             programs: self.table.iter().flatten().count() as u16,
             shutdown_in_ms: self.shutdown_pending().map(|at| at.since(now).0),
             config_note: self.note.clone(),
-            limitations: self.limitations.clone(),
+            limitations,
         }
     }
 

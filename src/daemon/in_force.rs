@@ -21,14 +21,18 @@ pub struct InForce {
     pub outputs: Vec<Option<Spot>>,
     /// Where its inputs are.
     pub inputs: Vec<Option<Spot>>,
+    /// Where the lines of watchdogs are: that which is pulsed, that which enables it.
+    pub watchdogs: Vec<[Option<Spot>; 2]>,
+    /// What systemd does here: see `watchdog::Systemd`.
+    pub systemd: u8,
 }
 
 impl InForce {
     /// From what was read and what that resolved to; they are of the same length and order.
     pub fn new(config: Config, resolved: Resolved) -> Self {
-        let Resolved { specs, control_group, outputs, inputs } = resolved;
+        let Resolved { specs, control_group, outputs, inputs, watchdogs, systemd } = resolved;
         let specs = specs.into_iter().map(Rc::new).collect();
-        InForce { config, specs, control_group, outputs, inputs }
+        InForce { config, specs, control_group, outputs, inputs, watchdogs, systemd }
     }
 
     /// One program by name.

@@ -28,6 +28,8 @@ pub enum Job {
     Find,
     /// Finds out who connected to a heartbeat's port.
     Verify,
+    /// Reads the temperature.
+    Temperature,
 }
 
 /// How to find every process of a program.

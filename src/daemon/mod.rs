@@ -31,6 +31,8 @@ mod report;
 mod shutdown;
 mod spec;
 mod table;
+mod temperature;
+mod watchdog;
 mod writer;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -163,6 +165,7 @@ struct Daemon {
     /// A line that is being looked for, and how many were.
     sought: Option<config::Line>,
     seeks: u32,
+    watch: watchdog::Watch,
     /// When what could not be done for want of a process or of memory is tried again.
     retry_at: Option<Instant>,
     /// Watches the guard.
@@ -202,11 +205,15 @@ impl Daemon {
                 self.retry_at,
                 self.reload_deadline(),
                 self.outputs_deadline(),
+                self.pulse_deadline(),
+                self.temperature_deadline(),
             ];
             // A timer that cannot be armed is a lost deadline: the next event comes anyway, and
             // the kernel does not refuse what it granted at the start.
             let _ = self.poller.arm(deadline.into_iter().flatten().min());
             self.take_events(true);
+            self.beat_to_guard();
+            self.judge_temperature();
         }
     }
 
@@ -377,6 +384,23 @@ impl Daemon {
         if self.news.next() != before {
             self.tell_subscribers();
         }
+    }
+
+    /// News of the daemon itself: for subscribers, and on standard error.
+    fn tell(&mut self, words: core::fmt::Arguments) {
+        say!("{words}");
+        let mut reason = heapless::String::new();
+        write_cut(&mut reason, words);
+        self.news.add(protocol::Event {
+            seq: 0,
+            at_ms: clock::now().0 / 1_000_000,
+            name: protocol::Name::new(),
+            from: protocol::State::Stopped,
+            to: protocol::State::Stopped,
+            pid: 0,
+            reason,
+        });
+        self.tell_subscribers();
     }
 
     /// SIGUSR1: the state in words, to standard error.

@@ -33,8 +33,7 @@ impl Daemon {
             Action::KillTree { child, generation } => self.kill_tree(child, generation),
             Action::Run { child, generation, hook } => self.run_hook(child, generation, hook),
             Action::EndHook { child, generation, hook } => self.end_ordered_hook(child, generation, hook),
-            // No watchdog is configured, so none is ever due.
-            Action::Feed => {}
+            Action::Feed => self.feed(),
             Action::Finish => self.finish(),
         }
     }

@@ -139,7 +139,7 @@ impl Daemon {
         let Some(code) = self.job_has_ended(job) else { return };
         match job {
             Job::Load => self.finish_reload(code),
-            Job::Write => {}
+            Job::Write | Job::Temperature => {}
             Job::Find => self.take_found_line(code),
             Job::Verify => self.finish_verifying(code == 0),
             Job::Save if code == 0 => {}
@@ -266,6 +266,10 @@ impl Daemon {
         self.install_waiting(on_probation);
         self.relate_all();
         self.restart_writer();
+        // A life's first: nothing is kept for a successor yet.
+        let at_first = self.page.kept(Keep::Config).is_none();
+        self.apply_temperature(before.board.temperature.as_ref(), at_first);
+        self.apply_watchdogs();
     }
 
     /// Brings one program of the table in line with the configuration in force.
@@ -456,6 +460,7 @@ impl Daemon {
             self.install_waiting(on_probation);
         }
         self.tend_writer();
+        self.tend_reader();
     }
 
     fn remove(&mut self, child: ChildId) {

@@ -148,6 +148,9 @@ impl Daemon {
         }
         file::remove_directory(&self.run_dir.join("notify"));
         let code = i32::from(self.end.failed);
+        // Only a complete end by order disarms; for a reboot the watchdog is what sees to it.
+        let disarm = !self.end.failed && self.page.shutdown.load(SeqCst) == 0;
+        self.page.disarm.store(disarm.into(), SeqCst);
         self.page.finished.store(1 + code as u32, SeqCst);
         self.end.code = Some(code);
     }
@@ -214,6 +217,7 @@ impl Daemon {
     /// with it, and whoever started multusd starts it again.
     pub(super) fn guard_is_dead(&mut self) {
         say!("the guard is dead; everything ends");
+        crate::sys::output::force_all_safe(self.page.outputs());
         let (life, guard) = (self.page.life.load(SeqCst), self.page.guard.load(SeqCst));
         if let Some(hierarchy) = &self.hierarchy {
             let _ = hierarchy.clear();

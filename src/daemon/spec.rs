@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use crate::config::{
     self, Config, HeartbeatKind, HookCommand, Line, LogFile, Program, ProgramKind, ProgramReady, Reload,
+    WatchdogTarget,
 };
 use crate::sys::process::{Identity, Recipe};
 use crate::sys::users::Accounts;
@@ -28,6 +29,10 @@ pub struct Resolved {
     pub outputs: Vec<Option<Spot>>,
     /// Where inputs are.
     pub inputs: Vec<Option<Spot>>,
+    /// Where the lines of watchdogs are: that which is pulsed, that which enables it.
+    pub watchdogs: Vec<[Option<Spot>; 2]>,
+    /// What systemd does here, where that matters: see `watchdog::Systemd`.
+    pub systemd: u8,
 }
 
 /// One program.
@@ -100,7 +105,7 @@ pub struct Stream {
     pub backups: u32,
 }
 
-packed!(Resolved { specs, control_group, outputs, inputs });
+packed!(Resolved { specs, control_group, outputs, inputs, watchdogs, systemd });
 packed!(Spec { exec, hooks, missing, stdout, stderr });
 packed!(Exec {
     command,
@@ -243,7 +248,18 @@ pub fn resolve(config: &Config, around: &Surroundings) -> (Resolved, Vec<(usize,
     let board = &config.board;
     let outputs = board.outputs.iter().map(|output| find("output", &output.name, output.line())).collect();
     let inputs = board.inputs.iter().map(|input| find("input", &input.name, input.line.as_ref())).collect();
-    (Resolved { specs, control_group, outputs, inputs }, errors)
+    let watchdogs = board.watchdogs.iter().map(|watchdog| match &watchdog.target {
+        WatchdogTarget::Device(_) => [None, None],
+        WatchdogTarget::Pulse { feed, enable, .. } => {
+            [Some(feed), enable.as_ref()].map(|line| find("watchdog", &watchdog.name, line))
+        }
+    });
+    let watchdogs = watchdogs.collect();
+    let systemd = match board.watchdogs.is_empty() {
+        true => 0,
+        false => super::watchdog::systemd(Path::new("/")) as u8,
+    };
+    (Resolved { specs, control_group, outputs, inputs, watchdogs, systemd }, errors)
 }
 
 fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spec, String> {
@@ -277,24 +293,7 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
         Some(Reload::Command(hook)) => Some(command(&hook.command, &path)),
         _ => None,
     };
-    // Descriptors it is handed, numbered from 3 on around the one it chose itself, and the one it beats by.
-    let taken = [ready_descriptor, beat_descriptor(program)];
-    let mut numbers = (3..).filter(|number| !taken.contains(&Some(*number)));
-    let outputs = program.outputs.iter().map(|output| {
-        let number = if outputs::is_handed_over(output) { numbers.next() } else { None };
-        (output.name.clone(), number.unwrap_or(-1), outputs::making(output))
-    });
-    let outputs: Vec<_> = outputs.collect();
-    let inputs = numbers.next().filter(|_| !program.inputs.is_empty());
-    let handed = outputs.iter().filter(|(_, number, _)| *number >= 0);
-    let handed: Vec<String> =
-        handed.map(|(name, number, _)| [name, "=", &number.to_string()].concat()).collect();
-    if !handed.is_empty() {
-        environment.push(["MULTUSD_OUTPUTS=", &handed.join(",")].concat());
-    }
-    if let Some(number) = inputs {
-        environment.push(["MULTUSD_INPUTS=", &number.to_string()].concat());
-    }
+    let (outputs, inputs) = handed_over(program, ready_descriptor, &mut environment);
     Ok(Spec {
         missing: None,
         hooks: [
@@ -335,6 +334,33 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
         stdout,
         stderr,
     })
+}
+
+/// Outputs with the descriptors it is handed, and that of the page of inputs; its environment tells it both.
+fn handed_over(
+    program: &Program,
+    ready_descriptor: Option<i32>,
+    environment: &mut Vec<String>,
+) -> (Vec<(String, i32, u64)>, Option<i32>) {
+    // Descriptors it is handed, numbered from 3 on around the one it chose itself, and the one it beats by.
+    let taken = [ready_descriptor, beat_descriptor(program)];
+    let mut numbers = (3..).filter(|number| !taken.contains(&Some(*number)));
+    let outputs = program.outputs.iter().map(|output| {
+        let number = if outputs::is_handed_over(output) { numbers.next() } else { None };
+        (output.name.clone(), number.unwrap_or(-1), outputs::making(output))
+    });
+    let outputs: Vec<_> = outputs.collect();
+    let inputs = numbers.next().filter(|_| !program.inputs.is_empty());
+    let handed = outputs.iter().filter(|(_, number, _)| *number >= 0);
+    let handed: Vec<String> =
+        handed.map(|(name, number, _)| [name, "=", &number.to_string()].concat()).collect();
+    if !handed.is_empty() {
+        environment.push(["MULTUSD_OUTPUTS=", &handed.join(",")].concat());
+    }
+    if let Some(number) = inputs {
+        environment.push(["MULTUSD_INPUTS=", &number.to_string()].concat());
+    }
+    (outputs, inputs)
 }
 
 /// It is told a NOTIFY_SOCKET.

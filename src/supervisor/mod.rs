@@ -149,6 +149,15 @@ pub struct Status {
     pub wanted: bool,
 }
 
+/// Why the watchdog is not fed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Withheld {
+    /// The guard does not answer.
+    Guard,
+    /// An output of this child is not confirmed safe within its limit.
+    Outputs(ChildId),
+}
+
 /// Passes over the table in one `decide`. Each but the last moves at least one child, and no child
 /// goes further than a whole life without a fact; the bound is for what nobody thought of.
 const PASS_COUNT_MAX: usize = 16 * PROGRAM_COUNT_MAX;
@@ -380,6 +389,15 @@ impl Supervisor {
             && watch.judge(now, overdue)
         {
             push(actions, Action::Feed);
+        }
+    }
+
+    /// Why a feed that was due now would be withheld; `None`: it would be given, or there is none.
+    pub fn withheld(&self, now: Instant) -> Option<Withheld> {
+        let watch = self.watch.as_ref()?;
+        match self.children.iter().position(|child| child.is_overdue(now)) {
+            Some(index) => Some(Withheld::Outputs(ChildId(index as u16))),
+            None => (!watch.is_answered(now)).then_some(Withheld::Guard),
         }
     }
 

@@ -33,8 +33,12 @@ impl Watch {
     /// Whether the feed that is due is given; either way the next one is an interval away.
     pub fn judge(&mut self, now: Instant, overdue: bool) -> bool {
         self.next = now + self.interval;
-        let echo_ends = self.echoed_at + Millis(self.interval.0.saturating_mul(ECHO_INTERVALS_MAX));
-        !overdue && now <= echo_ends
+        !overdue && self.is_answered(now)
+    }
+
+    /// The guard answered lately.
+    pub fn is_answered(&self, now: Instant) -> bool {
+        now <= self.echoed_at + Millis(self.interval.0.saturating_mul(ECHO_INTERVALS_MAX))
     }
 
     /// When the next feed is due.

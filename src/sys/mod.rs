@@ -29,6 +29,7 @@ pub mod stream;
 pub mod tcp;
 pub mod terminal;
 pub mod users;
+pub mod watchdog;
 
 use core::fmt;
 

@@ -12,7 +12,8 @@ use super::SysError;
 use super::input::InputSlot;
 use super::output::{Kind, OutputSlot};
 use super::slot::{EXIT_KNOWN, EXIT_SIGNALLED, keep, kept, pack, unpack};
-use crate::limits::{INPUT_COUNT_MAX, OUTPUT_COUNT_MAX, PROGRAM_COUNT_MAX};
+use super::watchdog::WatchdogSlot;
+use crate::limits::{INPUT_COUNT_MAX, OUTPUT_COUNT_MAX, PROGRAM_COUNT_MAX, WATCHDOG_COUNT_MAX};
 
 pub use super::slot::{ExitRecord, KEPT_PER_PROGRAM, KeepForProgram, SAVED_WORDS_MAX, Slot};
 
@@ -95,6 +96,23 @@ pub struct Page {
     pub probation_until: AtomicU64,
     /// An ordered stop of everything is under way.
     pub stopping: AtomicU32,
+    /// Milliseconds between two beats of the supervisor, and between two echoes of the guard. Set by the
+    /// supervisor; 0: nothing is watched, and both are silent.
+    pub pace: AtomicU32,
+    /// The guard disarms the watchdogs when it leaves: everything was done, as ordered.
+    pub disarm: AtomicU32,
+    /// CLOCK_MONOTONIC nanoseconds of the supervisor's last wake-up.
+    pub beat: AtomicU64,
+    /// The same of the guard's last echo.
+    pub echo: AtomicU64,
+    /// Watchdogs: opened by the supervisor, disarmed by whoever has the last word.
+    pub watchdogs: [WatchdogSlot; WATCHDOG_COUNT_MAX],
+    /// The last reading, written by its reader: see `daemon::temperature`.
+    pub temperature: AtomicU64,
+    /// CLOCK_MONOTONIC nanoseconds of that.
+    pub temperature_at: AtomicU64,
+    /// The gate, as the supervisor judged it last; see there.
+    pub gate: AtomicU32,
     /// Slots of programs that were ever in use: the guard looks no further.
     pub program_slots: AtomicU32,
     /// Process ids whose exit belonged to no slot (orphans), newest overwriting oldest.
@@ -256,15 +274,15 @@ impl Page {
 
     /// Guard, between two supervisors: closes every descriptor (3 and above) that is not kept.
     pub fn close_all_but_kept(&self) {
-        const LINES: usize = OUTPUT_COUNT_MAX + INPUT_COUNT_MAX;
+        const LINES: usize = OUTPUT_COUNT_MAX + INPUT_COUNT_MAX + 2 * WATCHDOG_COUNT_MAX;
         let mut kept_numbers =
             heapless::Vec::<i32, { KEPT_PER_PROGRAM * PROGRAM_COUNT_MAX + LINES + 16 }>::new();
         let used = (self.program_slots.load(SeqCst) as usize).min(PROGRAM_COUNT_MAX);
         let cells = self.slots[..used].iter().flat_map(|slot| &slot.kept).chain(&self.kept);
         let lines =
             self.outputs().iter().map(OutputSlot::cell).chain(self.inputs.iter().map(InputSlot::cell));
-        let cells = cells.chain(lines);
-        for number in cells.filter_map(kept) {
+        let watchdogs = self.watchdogs.iter().flat_map(WatchdogSlot::cells);
+        for number in cells.chain(lines).chain(watchdogs).filter_map(kept) {
             // Cannot be full: it has a place for every cell.
             let _ = kept_numbers.push(number);
         }

@@ -281,8 +281,8 @@ pub fn reap(pid: u32) {
 }
 
 /// Kills the children of this process, and those that come to it as orphans meanwhile, until none
-/// is left or the time has come: one in state D cannot be killed. SIGCHLD is blocked.
-pub fn kill_children(until: Instant) {
+/// is left or the time has come: one in state D cannot be killed. True: none is left. SIGCHLD is blocked.
+pub fn kill_children(until: Instant) -> bool {
     let own = std::process::id();
     loop {
         while let Some((pid, ..)) = next_ended() {
@@ -296,7 +296,7 @@ pub fn kill_children(until: Instant) {
             }
         }
         if is_alone || clock::now() >= until {
-            return;
+            return is_alone;
         }
         super::signal::wait(Some(clock::now() + Millis(1000)));
     }
