@@ -322,7 +322,7 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
             redirect_stderr: program.redirect_stderr,
             notify: uses_notify(program),
             ready_descriptor,
-            beat_descriptor: taken[1],
+            beat_descriptor: beat_descriptor(program),
             watched: watched(program),
             stdout_is_null: stdout.is_none(),
             stderr_is_null: stderr.is_none(),
