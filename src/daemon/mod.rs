@@ -24,6 +24,7 @@ mod news;
 mod notify;
 mod observe;
 mod outputs;
+mod outputs_told;
 mod packed;
 mod perform;
 mod reload;
