@@ -13,6 +13,7 @@ mod harness;
 mod machine;
 mod qmp;
 mod shipped;
+mod watchdog;
 mod wire;
 
 use std::time::Instant;

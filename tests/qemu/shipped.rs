@@ -9,10 +9,10 @@ use super::guest::{Guest, guest_seconds};
 use super::harness::Status;
 
 /// multusctl, speaking to the multusd of these tests.
-const CTL: &str = "multusctl --run-dir /run/multusd";
+pub const CTL: &str = "multusctl --run-dir /run/multusd";
 
 /// An executable of `make release`.
-fn executable(machine: &str) -> PathBuf {
+pub fn executable(machine: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     let path = target.join("dist").join(machine).join("multusd");
