@@ -8,11 +8,13 @@
 //! - [`sys`] TOUCHES THE KERNEL. The only unsafe code.
 //! - [`ctl`] is `multusctl`.
 //! - [`self_test`] TRIES THE KERNEL on the machine it runs on: will it carry multusd?
+//! - [`client`]: what a program that multusd runs says to it.
 //! - [`applets`]: which of all this is run.
 //! - [`limits`], [`time`]: known to all.
 #![deny(unsafe_code)]
 
 pub mod applets;
+pub mod client;
 pub mod config;
 pub mod ctl;
 pub mod daemon;

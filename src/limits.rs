@@ -60,6 +60,9 @@ pub const FIND_MAIN_MS_MAX: u64 = 10_000;
 /// Checks among which failures are counted (`check_failures = 3 of 5`): one bit each in the child's memory.
 pub const CHECK_WINDOW_MAX: u8 = 32;
 
+/// Milliseconds of the shortest heartbeat: below, a busy board's scheduling is the longest silence.
+pub const HEARTBEAT_MS_MIN: u64 = 10;
+
 /// Feed intervals after which the guard's last echo is stale and the watchdog starves. One echo is
 /// asked for per interval: two may be late on a busy board, a third says that nobody answers.
 pub const ECHO_INTERVALS_MAX: u64 = 3;

@@ -2,9 +2,9 @@
 //! `check` runs, as a process of its own whose time is limited by whoever started it.
 
 use std::ffi::OsString;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
-use crate::config::CheckTarget;
+use crate::config::{CheckTarget, Server};
 use crate::sys::{SysError, console, poll, stream};
 
 /// Answers are read up to here; the status is in their first line.
@@ -28,10 +28,10 @@ pub fn main(arguments: &mut dyn Iterator<Item = OsString>) -> u8 {
 fn ask(target: &CheckTarget) -> Result<(), String> {
     let sentence = |error: SysError| error.to_string();
     match target {
-        CheckTarget::Tcp(address) => stream::connect(*address).map(drop).map_err(sentence),
+        CheckTarget::Tcp(server) => connect(server).map(drop).map_err(sentence),
         CheckTarget::Unix(path) => stream::connect_unix(path.as_ref()).map(drop).map_err(sentence),
-        CheckTarget::Http { address, host, path } => {
-            let connection = stream::connect(*address).map_err(sentence)?;
+        CheckTarget::Http { server, host, path } => {
+            let connection = connect(server).map_err(sentence)?;
             let request =
                 ["GET ", path, " HTTP/1.0\r\nHost: ", host, "\r\nConnection: close\r\n\r\n"].concat();
             stream::send(connection.as_fd(), request.as_bytes()).map_err(sentence)?;
@@ -47,6 +47,10 @@ fn ask(target: &CheckTarget) -> Result<(), String> {
             judge(&answer[..length])
         }
     }
+}
+
+fn connect(server: &Server) -> Result<OwnedFd, SysError> {
+    stream::connect(server.host, server.is_six, server.port)
 }
 
 /// `HTTP/1.1 200 OK`

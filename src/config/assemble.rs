@@ -145,7 +145,7 @@ fn meaning(name: &str, section: &str, number: u32, count: u32) -> Meaning {
 fn fill(draft: &mut Draft, block: &Block, report: &mut Report, meaning: &mut dyn FnMut(&str) -> Meaning) {
     for entry in &block.entries {
         if let Err((value, why)) = set(draft, entry, meaning) {
-            report.error(entry.place, || keys::sentence(entry.key, &value, &why));
+            report.explain(entry.place, &|| keys::sentence(entry.key, &value, &why));
         }
     }
 }
@@ -177,9 +177,10 @@ fn processes(block: &Block, linked: &mut Vec<Linked>, report: &mut Report) {
     let full = linked.len() + count as usize > PROGRAM_COUNT_MAX;
     if full {
         if linked.len() <= PROGRAM_COUNT_MAX {
-            report.error(block.place, || {
-                format!("more than {PROGRAM_COUNT_MAX} programs; this section has the first too many")
-            });
+            report.error(
+                block.place,
+                format_args!("more than {PROGRAM_COUNT_MAX} programs; this section has the first too many"),
+            );
         }
         // Its values are still checked, once, and the sum stays above the limit.
         count = 1;
@@ -213,9 +214,10 @@ fn unique(process: &Linked, linked: &[Linked], report: &mut Report) {
     let Some(other) = linked.iter().find(|other| other.program.name == program.name) else { return };
     let place = process.name_place;
     let first = report.refer(other.name_place, place);
-    report.error(place, || {
-        format!("the program name \"{}\" is used twice; the first is in {first}", program.name)
-    });
+    report.error(
+        place,
+        format_args!("the program name \"{}\" is used twice; the first is in {first}", program.name),
+    );
 }
 
 /// The program, once all keys of its section are set.
@@ -282,11 +284,13 @@ fn ready_word(draft: &Draft, block: &Block) -> ReadyWord {
 fn name(draft: &mut Draft, block: &Block, number: u32, report: &mut Report) {
     if let Some(entry) = block.entry("process_name") {
         if draft.numprocs > 1 && !entry.damaged && find(&entry.value, "%(process_num)").is_none() {
-            report.error(entry.place, || {
-                "process_name must contain %(process_num) where numprocs is above 1; \
+            report.error(
+                entry.place,
+                format_args!(
+                    "process_name must contain %(process_num) where numprocs is above 1; \
                  write for example %(program_name)s_%(process_num)02d"
-                    .into()
-            });
+                ),
+            );
         }
         return;
     }
@@ -294,7 +298,7 @@ fn name(draft: &mut Draft, block: &Block, number: u32, report: &mut Report) {
     if draft.numprocs > 1 {
         draft.program.name = format!("{}_{number:02}", block.name);
         if let Some(fault) = name_fault(&draft.program.name) {
-            report.error(block.place, || format!("the program name \"{}\" {fault}", draft.program.name));
+            report.error(block.place, format_args!("the program name \"{}\" {fault}", draft.program.name));
         }
     }
 }
@@ -305,7 +309,7 @@ fn check(draft: &Draft, block: &Block, report: &mut Report) {
     let has = |key: &str| block.entry(key).is_some();
     let mut wrong = |when: bool, key: &str, message: &str| {
         if when {
-            report.error(block.place_of(key), || message.into());
+            report.error(block.place_of(key), format_args!("{message}"));
         }
     };
     wrong(
@@ -359,7 +363,7 @@ fn check(draft: &Draft, block: &Block, report: &mut Report) {
             block.entry(key).map_or(default, |entry| &entry.value)
         };
         let key = if has("restart_delay_max") { "restart_delay_max" } else { "restart_delay" };
-        report.error(block.place_of(key), || {
+        report.explain(block.place_of(key), &|| {
             let (delay, max) = (text("restart_delay"), text("restart_delay_max"));
             format!("restart_delay = {delay} is longer than restart_delay_max = {max}; raise the maximum or lower the delay")
         });

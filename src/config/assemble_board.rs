@@ -31,7 +31,8 @@ pub(super) fn add(board: &mut Board, draft: Draft, block: &Block, report: &mut R
         Section::Input => {
             let unset = draft.input.line.is_none() && block.entry("gpio").is_none();
             if unset {
-                report.error(block.place, || "the section has no gpio; write for example gpio = 17".into());
+                report
+                    .error(block.place, format_args!("the section has no gpio; write for example gpio = 17"));
             }
             board.inputs.push(Rc::new(Input { name: block.name.clone(), ..draft.input }));
         }
@@ -44,9 +45,12 @@ pub(super) fn add(board: &mut Board, draft: Draft, block: &Block, report: &mut R
         _ => {
             let temperature = draft.temperature;
             if temperature.min >= temperature.max - temperature.hysteresis {
-                report.error(block.place_of("min"), || {
-                    "min must be below max by more than hysteresis: nothing would ever start again".into()
-                });
+                report.error(
+                    block.place_of("min"),
+                    format_args!(
+                        "min must be below max by more than hysteresis: nothing would ever start again"
+                    ),
+                );
             }
             board.temperature = Some(temperature);
         }
@@ -58,25 +62,27 @@ fn output(draft: Draft, block: &Block, report: &mut Report) -> Option<Output> {
     let mut named = kinds.iter().flatten();
     let (first, second) = (named.next(), named.next());
     match (first, second) {
-        (None, _) => report.error(block.place, || {
-            "the section has none of gpio, path, command; write for example gpio = 17".into()
-        }),
-        (Some(first), Some(second)) => report.error(second.place, || {
-            format!(
+        (None, _) => report.error(
+            block.place,
+            format_args!("the section has none of gpio, path, command; write for example gpio = 17"),
+        ),
+        (Some(first), Some(second)) => report.error(
+            second.place,
+            format_args!(
                 "an output has one of gpio, path, command; {} is in line {}",
                 first.key.name(),
                 first.place.line
-            )
-        }),
+            ),
+        ),
         _ => {}
     }
     for key in ["write_high", "write_low"] {
         if kinds[1].is_none() && block.entry(key).is_some() {
-            report.error(block.place_of(key), || format!("{key} is for a path"));
+            report.error(block.place_of(key), format_args!("{key} is for a path"));
         }
     }
     if kinds[0].is_none() && block.entry("drive").is_some() {
-        report.error(block.place_of("drive"), || "drive is for a gpio".into());
+        report.error(block.place_of("drive"), format_args!("drive is for a gpio"));
     }
     let target = match (draft.output_line, draft.output_path) {
         (Some(line), _) => Target::Gpio(line),
@@ -111,7 +117,7 @@ fn output(draft: Draft, block: &Block, report: &mut Report) -> Option<Output> {
 }
 
 fn watchdog(draft: Draft, block: &Block, report: &mut Report) -> Option<Watchdog> {
-    let mut wrong = |key: &str, sentence: &str| report.error(block.place_of(key), || sentence.into());
+    let mut wrong = |key: &str, sentence: &str| report.error(block.place_of(key), format_args!("{sentence}"));
     if draft.feed.is_some() && draft.device.is_some() {
         wrong("gpio", "a watchdog has a device or a gpio, not both");
     }
@@ -148,7 +154,7 @@ pub(super) fn health(draft: &mut Draft, block: &Block, report: &mut Report) {
         (None, Some(_)) => 4,
         (None, None) => 0,
     };
-    let mut wrong = |key: &str, sentence: &str| report.error(block.place_of(key), || sentence.into());
+    let mut wrong = |key: &str, sentence: &str| report.error(block.place_of(key), format_args!("{sentence}"));
     let kind = match (draft.heartbeat_kind.unwrap_or(by_keys), &draft.heartbeat_file, draft.heartbeat_port) {
         (3, Some(file), None) => HeartbeatKind::File(file.clone()),
         (4, None, Some(port)) => HeartbeatKind::Tcp(port),
@@ -214,9 +220,10 @@ pub(super) fn own(
             };
             if let Some(first) = owners[index].replace(*outputs_at) {
                 let first = report.refer(first, *outputs_at);
-                report.error(*outputs_at, || {
-                    format!("outputs: {name} has an owner already, in {first}; an output has one")
-                });
+                report.error(
+                    *outputs_at,
+                    format_args!("outputs: {name} has an owner already, in {first}; an output has one"),
+                );
             }
             program.outputs.push(Rc::clone(&board.outputs[index]));
         }
@@ -236,7 +243,7 @@ fn port(program: &Program, place: Place, ports: &mut Vec<(u16, Place)>, report: 
     let Some(Heartbeat { kind: HeartbeatKind::Tcp(port), .. }) = program.heartbeat else { return };
     if let Some((_, first)) = ports.iter().find(|(other, _)| *other == port) {
         let first = report.refer(*first, place);
-        report.error(place, || format!("heartbeat_port = {port} is used in {first} already"));
+        report.error(place, format_args!("heartbeat_port = {port} is used in {first} already"));
     }
     ports.push((port, place));
 }
@@ -253,7 +260,7 @@ fn unknown<'a>(
         return;
     }
     let meant = nearest(name, known);
-    report.error(place, || match meant {
+    report.explain(place, &|| match meant {
         Some(meant) => format!("there is no {what} {}; did you mean {meant}?", short(name)),
         None => format!("there is no {what} {0}; add a section [{what}:{0}]", short(name)),
     });
@@ -289,7 +296,7 @@ fn lines(board: &Board, blocks: &[Block], report: &mut Report) {
             let place = block.place_of(key);
             if let Some((_, first)) = used.iter().find(|(other, _)| *other == line) {
                 let first = report.refer(*first, place);
-                report.error(place, || format!("{key}: this line is used in {first} already"));
+                report.error(place, format_args!("{key}: this line is used in {first} already"));
             }
             used.push((line, place));
         }

@@ -74,11 +74,11 @@ fn resolve(
             targets = all.filter(|(_, one)| one.program.section == *name).map(|(at, _)| at).collect();
         }
         if targets.contains(&index) {
-            report.error(*place, || format!("{key}: {name} cannot wait for itself"));
+            report.error(*place, format_args!("{key}: {name} cannot wait for itself"));
             continue;
         }
         if targets.is_empty() && !incomplete {
-            report.error(*place, || unknown(linked, key, name));
+            report.explain(*place, &|| unknown(linked, key, name));
         }
         for to in targets {
             if !found.contains(&to) {
@@ -140,7 +140,7 @@ impl Search<'_> {
         let steps = &self.path[start..];
         let Some((_, place)) = steps.first() else { return };
         let lines: Vec<String> = steps.iter().map(|(_, at)| self.report.refer(*at, *place)).collect();
-        self.report.error(*place, || {
+        self.report.explain(*place, &|| {
             let mut names: Vec<&str> =
                 steps.iter().map(|(index, _)| self.programs[*index].name.as_str()).collect();
             names.push(&self.programs[first].name);

@@ -41,7 +41,7 @@ pub use help::{key_help, nearest_key, web_editable};
 pub use nearest::nearest;
 pub use program::*;
 pub use report::{Error, Errors};
-pub use target::CheckTarget;
+pub use target::{CheckTarget, Server};
 pub use value::read_duration;
 pub use words::replaced;
 
@@ -86,9 +86,12 @@ pub fn load(files: &mut dyn Files, path: &str) -> Result<Loaded, Errors> {
     let canonical = canonical::print(&document.blocks);
     let (config, mut report) = assemble::assemble(document);
     if canonical.len() > CONFIG_BYTES_MAX {
-        report.error(Place::default(), || {
-            format!("the configuration is larger than {CONFIG_BYTES_MAX} bytes when everything is expanded")
-        });
+        report.error(
+            Place::default(),
+            format_args!(
+                "the configuration is larger than {CONFIG_BYTES_MAX} bytes when everything is expanded"
+            ),
+        );
     }
     let (sources, warnings) = report.finish()?;
     Ok(Loaded { config, sources, warnings, canonical })

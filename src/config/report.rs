@@ -79,7 +79,17 @@ pub(super) struct Report {
 
 impl Report {
     /// Records an error; the message is composed only while there is room for it.
-    pub(super) fn error(&mut self, place: Place, message: impl FnOnce() -> String) {
+    #[inline(never)]
+    pub(super) fn error(&mut self, place: Place, message: core::fmt::Arguments) {
+        self.error_count += 1;
+        if self.errors.len() < KEPT_COUNT_MAX {
+            insert(&mut self.errors, place, one_line(&message.to_string(), MESSAGE_CHARS_MAX));
+        }
+    }
+
+    /// The same where composing it takes some work.
+    #[inline(never)]
+    pub(super) fn explain(&mut self, place: Place, message: &dyn Fn() -> String) {
         self.error_count += 1;
         if self.errors.len() < KEPT_COUNT_MAX {
             insert(&mut self.errors, place, one_line(&message(), MESSAGE_CHARS_MAX));

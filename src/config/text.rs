@@ -64,7 +64,9 @@ pub(super) fn read(files: &mut dyn Files, path: &str) -> Document {
         let value = expand(&entry.value, false, &mut |name| Meaning::Nothing(unknown_expansion(name)));
         match value {
             Ok(value) => include_files(&mut document, files, here, entry.place, &value),
-            Err(why) => document.report.error(entry.place, || keys::sentence(entry.key, &entry.value, &why)),
+            Err(why) => {
+                document.report.explain(entry.place, &|| keys::sentence(entry.key, &entry.value, &why))
+            }
         }
     }
     document
@@ -85,7 +87,9 @@ fn include_files(document: &mut Document, files: &mut dyn Files, here: &str, pla
             }
             if document.report.sources.names.len() > INCLUDE_COUNT_MAX {
                 document.incomplete = true;
-                document.report.error(place, || format!("files: more than {INCLUDE_COUNT_MAX} files match"));
+                document
+                    .report
+                    .error(place, format_args!("files: more than {INCLUDE_COUNT_MAX} files match"));
                 return;
             }
             read_file(document, files, &path);
@@ -111,7 +115,7 @@ fn read_file(document: &mut Document, files: &mut dyn Files, path: &str) {
     let place = |line| Place { file, line };
     let mut fail = |place: Place, message: String| {
         document.incomplete = true;
-        document.report.error(place, || message);
+        document.report.error(place, format_args!("{message}"));
     };
     let bytes = match files.read(path) {
         Ok(bytes) => bytes,
@@ -229,7 +233,7 @@ impl Parser<'_> {
         let Some(at) = text.find(['=', ':']) else {
             self.document
                 .report
-                .error(place, || format!("`{}` is neither a [section] nor a key = value", short(text)));
+                .error(place, format_args!("`{}` is neither a [section] nor a key = value", short(text)));
             return;
         };
         let (name, value) =
@@ -240,7 +244,7 @@ impl Parser<'_> {
             Inside::Nothing => {
                 self.document
                     .report
-                    .error(place, || format!("`{}` stands before the first [section]", short(&name)));
+                    .error(place, format_args!("`{}` stands before the first [section]", short(&name)));
                 None
             }
         };
@@ -252,7 +256,7 @@ impl Parser<'_> {
         if key.is_some() {
             return key;
         }
-        self.document.report.error(place, || {
+        self.document.report.explain(place, &|| {
             if let Some((other, _)) = keys::find_anywhere(name) {
                 return format!("`{name}` belongs in {}", other.header());
             }
@@ -267,14 +271,14 @@ impl Parser<'_> {
     fn header(&mut self, text: &str, place: Place) {
         self.inside = Inside::Skipped;
         let Some((name, after)) = text[1..].split_once(']') else {
-            return self.document.report.error(place, || format!("`{}` has no closing ]", short(text)));
+            return self.document.report.error(place, format_args!("`{}` has no closing ]", short(text)));
         };
         if !after.is_empty() {
             let after = after.trim_start_matches([' ', '\t']);
             return self
                 .document
                 .report
-                .error(place, || format!("`{}` stands after the section's ]", short(after)));
+                .error(place, format_args!("`{}` stands after the section's ]", short(after)));
         }
         let name = name.trim();
         let (word, own) = name.split_once(':').map_or((name, None), |(word, own)| (word, Some(own.trim())));
@@ -285,17 +289,17 @@ impl Parser<'_> {
             Named::Maybe => true,
         };
         let Some(section) = section.filter(fits) else {
-            return self.document.report.error(place, || unknown_section(name));
+            return self.document.report.explain(place, &|| unknown_section(name));
         };
         let name = own.unwrap_or("");
         if let Some(fault) = own.and_then(|name| section_name_fault(section, name)) {
             return self
                 .document
                 .report
-                .error(place, || format!("the {word} name \"{}\" {fault}", short(name)));
+                .error(place, format_args!("the {word} name \"{}\" {fault}", short(name)));
         }
         if section == Section::Include && self.file != 0 {
-            return self.document.report.error(place, || "[include] works in the main file only".into());
+            return self.document.report.error(place, format_args!("[include] works in the main file only"));
         }
         if let Some(first) =
             self.document.blocks.iter().find(|block| block.section == section && block.name == name)
@@ -304,7 +308,7 @@ impl Parser<'_> {
             return self
                 .document
                 .report
-                .error(place, || format!("duplicate section {text}; the first is in {first}"));
+                .error(place, format_args!("duplicate section {text}; the first is in {first}"));
         }
         let (max, things) = section.count_max();
         let count = &mut self.document.counts[section as usize];
@@ -313,7 +317,7 @@ impl Parser<'_> {
             if *count == max + 1 {
                 self.document
                     .report
-                    .error(place, || format!("more than {max} {things}; this is the first too many"));
+                    .error(place, format_args!("more than {max} {things}; this is the first too many"));
             }
             return;
         }
@@ -330,13 +334,13 @@ impl Parser<'_> {
             let first = first.place.line;
             self.document
                 .report
-                .error(place, || format!("duplicate key `{name}`; the first is in line {first}"));
+                .error(place, format_args!("duplicate key `{name}`; the first is in line {first}"));
             return;
         }
         let entry = match self.value(key, &lines) {
             Ok(value) => Entry { key, place, value, damaged: false },
             Err((at, why)) => {
-                self.document.report.error(at, || why);
+                self.document.report.error(at, format_args!("{why}"));
                 Entry { key, place, value: String::new(), damaged: true }
             }
         };

@@ -7,6 +7,7 @@ pub mod man;
 pub mod offline;
 pub mod table;
 
+mod beat;
 mod daemon;
 mod daemon_call;
 mod json;
@@ -77,6 +78,8 @@ pub struct Call {
     dry: bool,
     cancel: bool,
     force: bool,
+    ready: bool,
+    status: Option<String>,
     after: Option<Millis>,
     arguments: Vec<String>,
     /// `check FILE`: the daemon's own, handed down.
@@ -180,6 +183,8 @@ fn set(
         "dry-run" => call.dry = true,
         "cancel" => call.cancel = true,
         "force" => call.force = true,
+        "ready" => call.ready = true,
+        "status" => call.status = Some(value()?.to_string_lossy().into_owned()),
         _ => {
             let all = || table::COMMANDS.iter().flat_map(|command| command.options).chain(&table::COMMON);
             let hint = replaced(&nearest::suggestion(name, all().map(|opt| opt.long)), "mean ", "mean --");

@@ -1,7 +1,7 @@
 //! The one table of commands and options. Help, manual pages and shell completion are derived
 //! from it, so a new command is one row here and one function.
 
-use super::{Call, Exit, Outcome, lines, orders, status, watchdog};
+use super::{Call, Exit, Outcome, beat, lines, orders, status, watchdog};
 
 /// What an argument is, for completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +90,9 @@ const IN: &Opt = &Opt { long: "in", value: "TIME", what: "do it after TIME, such
 const CANCEL: &Opt = &Opt { long: "cancel", value: "", what: "take a pending reboot or poweroff back" };
 
 const FORCE: &Opt = &Opt { long: "force", value: "", what: "do it even while its program runs" };
+const READY: &Opt = &Opt { long: "ready", value: "", what: "say that the program serves (ready = notify)" };
+const STATUS: &Opt =
+    &Opt { long: "status", value: "TEXT", what: "say TEXT of the program, which status shows" };
 
 const NAMES: &str = "NAME...|all";
 
@@ -228,6 +231,17 @@ pub const COMMANDS: &[Command] = &[
         what: "Shows the watchdogs, whether they are fed, and the temperature.",
         more: "It exits with 1 if one of them is not armed or not fed.",
         run: watchdog::watchdog,
+    },
+    Command {
+        name: "beat",
+        arguments: "",
+        count: 0..=0,
+        takes: Takes::Nothing,
+        options: &[READY, STATUS],
+        what: "Says that the program that calls it makes progress: for scripts that multusd runs.",
+        more: "By whatever means its heartbeat has, and on NOTIFY_SOCKET; one by tcp needs a program that stays \
+               connected.",
+        run: beat::beat,
     },
     Command {
         name: "reboot",

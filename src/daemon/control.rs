@@ -204,11 +204,12 @@ impl Daemon {
         }
     }
 
-    fn status_page(&self, from: u16) -> Reply {
+    fn status_page(&mut self, from: u16) -> Reply {
         let now = clock::now();
         let mut programs = heapless::Vec::new();
         for index in usize::from(from)..self.table.len() {
             let child = crate::supervisor::ChildId(index as u16);
+            self.read_counter(child);
             let Some((entry, status)) = self.table[index].as_ref().zip(self.core.status(child)) else {
                 continue;
             };

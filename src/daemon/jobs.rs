@@ -8,7 +8,7 @@ use crate::config;
 use crate::sys::page::Slot;
 use crate::sys::proc::{MARKER, Quarry};
 use crate::sys::users::Accounts;
-use crate::sys::{cgroup, file, proc};
+use crate::sys::{cgroup, file, proc, tcp};
 
 use super::files::RealFiles;
 use super::packed;
@@ -26,6 +26,8 @@ pub enum Job {
     Save,
     /// Looks for a GPIO line.
     Find,
+    /// Finds out who connected to a heartbeat's port.
+    Verify,
     /// Reads the temperature.
     Temperature,
 }
@@ -101,6 +103,16 @@ fn only_orphan(tree: &Tree, guard: u32) -> Option<u32> {
     let orphans = tree.processes().into_iter().filter_map(proc::stat).filter(|stat| stat.parent == guard);
     // Several: the eldest is the daemon, the others are its workers' orphans.
     orphans.min_by_key(|stat| (stat.start, stat.pid)).map(|stat| stat.pid)
+}
+
+/// Whether it is one of the program's processes that is at the other end of a connection to our port.
+pub fn verify(tree: &Tree, connection: BorrowedFd) -> i32 {
+    let ports = tcp::port(connection).zip(tcp::peer_port(connection));
+    // Theirs is our connection from the other side.
+    let socket = ports.and_then(|(own, peer)| proc::socket_of(peer, own));
+    let is_its_own =
+        socket.is_some_and(|socket| tree.processes().into_iter().any(|pid| proc::holds_socket(pid, &socket)));
+    i32::from(!is_its_own)
 }
 
 /// More than a number, a line end and somebody's blanks.

@@ -9,6 +9,7 @@ macro_rules! say {
     ($($words:tt)*) => { $crate::sys::console::say(format_args!($($words)*)) };
 }
 
+mod beats;
 mod boot;
 mod check;
 mod control;
@@ -20,6 +21,7 @@ mod jobs;
 mod last_good;
 mod lines;
 mod news;
+mod notify;
 mod observe;
 mod outputs;
 mod packed;
@@ -86,6 +88,8 @@ enum Token {
     Group(ChildId),
     Process(ChildId),
     Input(usize),
+    Beat(ChildId),
+    BeatLink(ChildId),
 }
 
 impl Token {
@@ -100,6 +104,8 @@ impl Token {
             Token::Group(child) => (7, child.index()),
             Token::Process(child) => (8, child.index()),
             Token::Input(index) => (9, index),
+            Token::Beat(child) => (10, child.index()),
+            Token::BeatLink(child) => (11, child.index()),
         };
         kind << 32 | index as u64
     }
@@ -117,6 +123,8 @@ impl Token {
             7 => Token::Group(child),
             8 => Token::Process(child),
             9 => Token::Input(index),
+            10 => Token::Beat(child),
+            11 => Token::BeatLink(child),
             _ => return None,
         })
     }
@@ -203,16 +211,15 @@ impl Daemon {
             // A timer that cannot be armed is a lost deadline: the next event comes anyway, and
             // the kernel does not refuse what it granted at the start.
             let _ = self.poller.arm(deadline.into_iter().flatten().min());
-            self.take_events();
-            self.beat();
+            self.take_events(true);
+            self.keep_pace();
             self.judge_temperature();
         }
     }
 
-    /// Waits, then takes everything that has happened before anything is judged by the clock: a
-    /// supervisor that was itself late must not hold that against its children.
-    fn take_events(&mut self) {
-        let mut tokens = self.poller.wait(true);
+    /// Takes everything that has happened; where `waits`, when something has.
+    fn take_events(&mut self, waits: bool) {
+        let mut tokens = self.poller.wait(waits);
         // Bounded, so that a client that never stops asking cannot keep deadlines from being met.
         for _ in 0..4 {
             for token in &tokens {
@@ -245,6 +252,8 @@ impl Daemon {
             Token::Group(child) => self.check_tree(child),
             Token::Process(child) => self.process_ended(child),
             Token::Input(slot) => self.take_edges(slot),
+            Token::Beat(child) => self.take_beat(child),
+            Token::BeatLink(child) => self.take_link_bytes(child),
         }
     }
 
@@ -289,6 +298,12 @@ impl Daemon {
         // Every order changes a child's phase, and no chain of phases without waiting is longer.
         for _ in 0..16 {
             let now = clock::now();
+            if self.core.next_deadline().is_some_and(|deadline| deadline.is_due(now)) {
+                // Somebody may be judged by this time: first everything that had happened by then is taken, so
+                // that a supervisor that was late, or stopped at any instruction, does not hold it against them.
+                self.take_events(false);
+                self.read_counters(now);
+            }
             self.core.decide(now, &mut self.actions);
             self.save();
             // By index: performing needs all of us, and changes nothing about the list.
@@ -320,7 +335,9 @@ impl Daemon {
             if self.table[index].as_ref().is_some_and(|entry| entry.sweep_owed) {
                 self.start_sweep(ChildId(index as u16));
             }
+            self.check_lost_main(ChildId(index as u16));
         }
+        self.start_verifying();
     }
 
     fn observe(&mut self, event: Event) {

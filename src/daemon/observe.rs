@@ -14,9 +14,6 @@ use super::perform::{CHECK_TEXT_BYTES, FLAG_READY};
 use super::table::{Beside, write_cut};
 use super::{Daemon, Token, borrow, report};
 
-/// Longest notification read; sd_notify(3) messages are a few short lines.
-const NOTIFICATION_BYTES_MAX: usize = 4096;
-
 /// Turns of the scheduler that the guard is given to write down an exit: some 20 µs where nobody else
 /// wants the processor.
 const GUARD_TURNS: usize = 64;
@@ -40,7 +37,7 @@ impl Daemon {
                 self.take_hook_exit(child);
             }
         }
-        for job in [Job::Load, Job::Write, Job::Save, Job::Find, Job::Temperature] {
+        for job in [Job::Load, Job::Write, Job::Save, Job::Find, Job::Verify, Job::Temperature] {
             self.take_job_exit(job);
         }
         self.page.exits_seen.store(written, SeqCst);
@@ -56,6 +53,21 @@ impl Daemon {
                 return self.take_main_exit(child);
             }
             process::give_way();
+        }
+        if slot.main() != slot.spawned() {
+            // It may be another's child than the guard's, and how it ended that one's to know.
+            self.try_again_soon();
+        }
+    }
+
+    /// A main process that the program named itself has ended, and nobody will say how.
+    pub(super) fn check_lost_main(&mut self, child: ChildId) {
+        let slot = self.page.program(child.index());
+        let Some(entry) = self.table[child.index()].as_ref() else { return };
+        let has_ended = entry.process.as_ref().is_some_and(|process| process::has_ended(borrow(process)));
+        if has_ended && slot.main() != slot.spawned() && slot.exit().is_none() {
+            slot.record_lost();
+            self.take_main_exit(child);
         }
     }
 
@@ -106,7 +118,10 @@ impl Daemon {
                     report::explain_failure(entry, stage, errno);
                 }
                 match hook {
-                    Hook::FindMain => success = success && self.take_main(child),
+                    Hook::FindMain => {
+                        let pid = slot.answer.load(SeqCst) as u32;
+                        success = success && self.take_main(child, pid);
+                    }
                     Hook::OnStop | Hook::OnFailure => self.end_leftovers(child),
                     Hook::Check if !success => self.keep_check_text(child, record.signalled),
                     _ => {}
@@ -136,9 +151,8 @@ impl Daemon {
         }
     }
 
-    /// The search found the main process of a forking program; false: it is gone already.
-    fn take_main(&mut self, child: ChildId) -> bool {
-        let pid = self.page.hook(child.index()).answer.load(SeqCst) as u32;
+    /// A process of the program other than the one spawned is its main process; false: there is none.
+    pub(super) fn take_main(&mut self, child: ChildId, pid: u32) -> bool {
         let slot = self.page.program(child.index());
         let page = self.page;
         let Some(entry) = self.entry(child) else { return false };
@@ -190,65 +204,6 @@ impl Daemon {
         self.observe(Event::TreeEmptied { child, generation });
     }
 
-    /// What a program says of itself on its NOTIFY_SOCKET.
-    pub(super) fn take_notifications(&mut self, child: ChildId) {
-        let slot = self.page.program(child.index());
-        let Some(number) = slot.kept(KeepForProgram::Notify) else { return };
-        let mut buffer = [0; NOTIFICATION_BYTES_MAX];
-        // As many as the kernel queues at most by default, so that one talker cannot hold us.
-        for _ in 0..16 {
-            let Some((length, peer)) = socket::peek_notification(poll::borrow(number), &mut buffer) else {
-                return;
-            };
-            if self.is_its_own(child, &peer) {
-                let text = &buffer[..length];
-                if says_ready(text) {
-                    // Noted before it is taken: a successor must know of it.
-                    slot.flags.fetch_or(FLAG_READY, SeqCst);
-                }
-                self.heed(child, slot, text);
-            }
-            socket::take_notification(poll::borrow(number));
-        }
-    }
-
-    /// Its main process, or one that runs as the same user (who alone can open the socket).
-    fn is_its_own(&mut self, child: ChildId, peer: &socket::Peer) -> bool {
-        let slot = self.page.program(child.index());
-        let Some(entry) = self.entry(child) else { return false };
-        let own = nix::unistd::geteuid().as_raw();
-        let user = entry.spec.exec.owner().map_or(own, |(user, _)| user);
-        slot.is_alive() && (peer.pid == slot.main() || peer.user == user)
-    }
-
-    fn heed(&mut self, child: ChildId, slot: &Slot, text: &[u8]) {
-        let generation = Generation(slot.generation());
-        let Ok(text) = std::str::from_utf8(text) else { return };
-        for line in text.lines() {
-            match line.split_once('=') {
-                Some(("READY", "1")) => self.observe(Event::ReadyReported { child, generation }),
-                Some(("STATUS", words)) => {
-                    if let Some(entry) = self.entry(child) {
-                        write_cut(&mut entry.status_text, format_args!("{words}"));
-                    }
-                }
-                // The rest of the protocol belongs to heartbeats.
-                _ => {}
-            }
-        }
-    }
-
-    /// What a former process left in the socket must not speak for the next.
-    pub(super) fn drain_notify(&mut self, child: ChildId) {
-        if let Some(number) = self.page.program(child.index()).kept(KeepForProgram::Notify) {
-            for _ in 0..1024 {
-                if !socket::take_notification(poll::borrow(number)) {
-                    break;
-                }
-            }
-        }
-    }
-
     /// A newline on the readiness descriptor.
     pub(super) fn take_readiness(&mut self, child: ChildId) {
         let slot = self.page.program(child.index());
@@ -293,8 +248,4 @@ pub fn handle(page: &Page, slot: &Slot) -> Option<OwnedFd> {
         poll::wake(poll::borrow(counter));
     }
     process
-}
-
-fn says_ready(text: &[u8]) -> bool {
-    text.split(|byte| *byte == b'\n').any(|line| line == b"READY=1")
 }

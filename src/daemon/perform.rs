@@ -73,6 +73,7 @@ impl Daemon {
         let null = self.page.kept(Keep::Null).unwrap_or(0);
         self.drain_notify(child);
         let ready = self.make_ready_pair(child)?;
+        let beat = self.make_beat(child)?;
         let born_in_cgroup = self.renew_group(child);
         let mut extra = heapless::Vec::<_, EXTRA_COUNT_MAX>::new();
         self.hand_over(child, &mut extra)?;
@@ -81,21 +82,28 @@ impl Daemon {
             super::table::write_cut(&mut entry.reason, format_args!("{why}"));
             return Err(SysError { operation: "start", errno: libc::ENOENT });
         }
+        // There is room for one of each kind, and every output.
         if let Some((end, number)) = ready.as_ref().zip(entry.spec.exec.ready_descriptor) {
-            // There is room for one of each kind, and every output.
             let _ = extra.push((end.as_raw_fd(), number));
+        }
+        let kept_beat = slot.kept(KeepForProgram::Beat);
+        if let Some(number) = entry.spec.exec.beat_descriptor {
+            let end = beat.as_ref().map(AsRawFd::as_raw_fd).or(kept_beat);
+            let _ = extra.push((end.unwrap_or(null), number));
         }
         let wiring = Wiring {
             standard: streams(entry, slot, null),
             extra: &extra,
             cgroup: entry.group.as_ref().map(borrow),
             born_in_cgroup,
+            watch: kept_beat,
             life: Some(life),
         };
         slot.flags.store(0, SeqCst);
         slot.digest.store(entry.digest, SeqCst);
         entry.exit_taken = false;
         entry.status_text.clear();
+        entry.last_words.clear();
         process::spawn(slot, generation.0, &entry.recipe, &wiring)?;
         entry.process = super::observe::handle(page, slot);
         self.watch_process(child);
@@ -349,6 +357,7 @@ impl Daemon {
                 extra: &[],
                 cgroup: entry.group.as_ref().map(borrow),
                 born_in_cgroup,
+                watch: None,
                 life: None,
             };
             process::spawn(slot, generation.0, recipe, &wiring)?;

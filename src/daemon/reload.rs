@@ -141,6 +141,7 @@ impl Daemon {
             Job::Load => self.finish_reload(code),
             Job::Write | Job::Temperature => {}
             Job::Find => self.take_found_line(code),
+            Job::Verify => self.finish_verifying(code == 0),
             Job::Save if code == 0 => {}
             Job::Save => say!(
                 "the last good configuration could not be kept in {}",
@@ -378,6 +379,7 @@ impl Daemon {
         if let Some(number) = slot.kept(KeepForProgram::Ready) {
             self.watch(poll::borrow(number), Token::Ready(child), Interest::Read);
         }
+        self.resume_beats(child);
         self.refresh_streams(child);
     }
 
@@ -463,6 +465,7 @@ impl Daemon {
 
     fn remove(&mut self, child: ChildId) {
         let slot = self.page.program(child.index());
+        self.forget_beats(child);
         for end in [KeepForProgram::Notify, KeepForProgram::Ready] {
             if let Some(number) = slot.kept(end) {
                 self.poller.remove(poll::borrow(number));
@@ -475,16 +478,7 @@ impl Daemon {
         }
         // Gone already is no matter.
         file::remove(&self.run_dir.join("notify").join(entry.name()));
-        for end in [
-            KeepForProgram::OutRead,
-            KeepForProgram::OutWrite,
-            KeepForProgram::ErrRead,
-            KeepForProgram::ErrWrite,
-            KeepForProgram::Notify,
-            KeepForProgram::Ready,
-        ] {
-            slot.keep(end, None);
-        }
+        slot.keep_nothing();
         slot.clear();
         self.restart_writer();
     }

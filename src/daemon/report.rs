@@ -50,6 +50,12 @@ pub fn explain_end(entry: &mut Entry, end: Option<End>) {
         }
         Some(End::HookFailed) => entry.explain(format_args!("on_start failed")),
     }
+    if matches!(end, Some(End::Exited(_) | End::StartTimedOut)) && !entry.last_words.is_empty() {
+        for part in [" (", &entry.last_words, ")"] {
+            // What does not fit is left out.
+            let _ = entry.reason.push_str(part);
+        }
+    }
 }
 
 /// SIGKILL for 9; SIG65 for what has no name.
@@ -106,6 +112,7 @@ pub fn explain_failure(entry: &mut Entry, stage: u8, errno: i32) {
         Some(Stage::Capability) => "capabilities",
         Some(Stage::NoNewPrivs) => "no_new_privs",
         Some(Stage::Cgroup) => "control group",
+        Some(Stage::Watch) => "the directory of heartbeat_file",
         None => "start",
     };
     explain(format_args!("{text}: {error}"));
@@ -127,7 +134,9 @@ pub fn program(entry: &Entry, slot: &Slot, status: &Status, now: Instant) -> Pro
         last_exit: last_exit(status.last_end),
         reason: entry.reason.clone(),
         status_text: entry.status_text.clone(),
-        heartbeat: None,
+        heartbeat: status
+            .last_beat
+            .map(|beat| protocol::Heartbeat { age_ms: now.since(beat).0, limit_ms: status.beat_limit.0 }),
         outputs: heapless::Vec::new(),
     }
 }

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::rc::Rc;
 
 use crate::config::{
-    self, Config, HookCommand, Line, LogFile, Program, ProgramKind, ProgramReady, Reload, WatchdogTarget,
+    self, Config, HeartbeatKind, HookCommand, Line, LogFile, Program, ProgramKind, ProgramReady, Reload,
+    WatchdogTarget,
 };
 use crate::sys::process::{Identity, Recipe};
 use crate::sys::users::Accounts;
@@ -71,6 +72,9 @@ pub struct Exec {
     pub notify: bool,
     /// It gets a readiness descriptor with this number.
     pub ready_descriptor: Option<i32>,
+    /// It gets a descriptor to beat by, with this number.
+    pub beat_descriptor: Option<i32>,
+    watched: Option<String>,
     stdout_is_null: bool,
     stderr_is_null: bool,
     /// A forking daemon is another thing than the same command staying.
@@ -120,6 +124,8 @@ packed!(Exec {
     redirect_stderr,
     notify,
     ready_descriptor,
+    beat_descriptor,
+    watched,
     stdout_is_null,
     stderr_is_null,
     forking,
@@ -174,7 +180,11 @@ pub struct Surroundings<'a> {
 pub struct Base(Rc<[CString]>);
 
 /// Variables by which our own starter addresses us; not theirs to hear.
-const NOT_INHERITED: [&str; 7] = [
+const NOT_INHERITED: [&str; 11] = [
+    "MULTUSD_HEARTBEAT",
+    "MULTUSD_HEARTBEAT_USEC",
+    "MULTUSD_INPUTS",
+    "MULTUSD_OUTPUTS",
     "NOTIFY_SOCKET",
     "WATCHDOG_USEC",
     "WATCHDOG_PID",
@@ -279,12 +289,19 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
         ProgramReady::Descriptor(number) => (None, Some(*number)),
         _ => (None, None),
     };
+    let watched = program.heartbeat.as_ref().and_then(|heartbeat| match &heartbeat.kind {
+        HeartbeatKind::File(path) => {
+            Path::new(path).parent().map(|directory| directory.to_string_lossy().into_owned())
+        }
+        _ => None,
+    });
     let reload = match &program.reload {
         Some(Reload::Command(hook)) => Some(command(&hook.command, &path)),
         _ => None,
     };
-    // Descriptors it is handed, numbered from 3 on around the one it chose itself.
-    let mut numbers = (3..).filter(|number| Some(*number) != ready_descriptor);
+    // Descriptors it is handed, numbered from 3 on around the one it chose itself, and the one it beats by.
+    let taken = [ready_descriptor, beat_descriptor(program)];
+    let mut numbers = (3..).filter(|number| !taken.contains(&Some(*number)));
     let outputs = program.outputs.iter().map(|output| {
         let number = if outputs::is_handed_over(output) { numbers.next() } else { None };
         (output.name.clone(), number.unwrap_or(-1), outputs::making(output))
@@ -328,6 +345,8 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
             redirect_stderr: program.redirect_stderr,
             notify: uses_notify(program),
             ready_descriptor,
+            beat_descriptor: beat_descriptor(program),
+            watched,
             stdout_is_null: stdout.is_none(),
             stderr_is_null: stderr.is_none(),
             forking: program.kind == ProgramKind::Forking,
@@ -341,7 +360,16 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
 }
 
 fn uses_notify(program: &Program) -> bool {
-    program.kind == ProgramKind::Notify || program.ready == ProgramReady::Notify
+    let beats = program.heartbeat.as_ref().is_some_and(|heartbeat| heartbeat.kind == HeartbeatKind::Notify);
+    program.kind == ProgramKind::Notify || program.ready == ProgramReady::Notify || beats
+}
+
+/// The number under which it finds what it beats by: the first that is free.
+fn beat_descriptor(program: &Program) -> Option<i32> {
+    let heartbeat = program.heartbeat.as_ref()?;
+    let inherits = matches!(heartbeat.kind, HeartbeatKind::Fd | HeartbeatKind::Counter);
+    let is_taken = program.ready == ProgramReady::Descriptor(3);
+    inherits.then_some(if is_taken { 4 } else { 3 })
 }
 
 /// What a program's environment has beyond the inherited: the file's, then the section's, then ours;
@@ -369,6 +397,23 @@ fn environment(program: &Program, around: &Surroundings) -> Result<Vec<String>, 
     if uses_notify(program) {
         let socket = around.run_dir.join("notify").join(&program.name);
         set("NOTIFY_SOCKET", &socket.to_string_lossy());
+    }
+    if let Some(heartbeat) = &program.heartbeat {
+        let micros = (heartbeat.limit.0 * 1000).to_string();
+        let number = beat_descriptor(program).unwrap_or_default();
+        set("MULTUSD_HEARTBEAT_USEC", &micros);
+        let means = match &heartbeat.kind {
+            HeartbeatKind::Notify => {
+                set("WATCHDOG_USEC", &micros);
+                set("WATCHDOG_PID", "");
+                "notify".into()
+            }
+            HeartbeatKind::Fd => format!("fd:{number}"),
+            HeartbeatKind::Counter => format!("counter:{number}"),
+            HeartbeatKind::File(path) => format!("file:{path}"),
+            HeartbeatKind::Tcp(port) => format!("tcp:{port}"),
+        };
+        set("MULTUSD_HEARTBEAT", &means);
     }
     // Its order is none of the program's business, and must not make it another one.
     environment.sort_unstable();
@@ -451,7 +496,9 @@ impl Exec {
 
     /// Ready for the kernel.
     pub fn recipe(&self, base: &Base) -> Recipe {
-        self.recipe_of(&self.command, base)
+        let mut recipe = self.recipe_of(&self.command, base);
+        recipe.watched = self.watched.as_deref().and_then(|path| CString::new(path).ok());
+        recipe
     }
 
     /// The same surroundings for another command: a hook runs as its program does.

@@ -25,7 +25,7 @@ fn member(group: BorrowedFd) -> u32 {
     let pid = fork();
     if pid == 0 {
         got(cgroup::join(group));
-        must(cgroup::contains_self(group), "its process is not listed");
+        must(cgroup::contains(group, std::process::id()), "its process is not listed");
         // Whoever waits sees by it that we are in the group.
         poll::wake(write.as_fd());
         linger()
@@ -54,7 +54,7 @@ pub fn birth(place: &Place) {
     let group = group.as_fd();
     if fork() == 0 {
         if got(process::fork_into_group(group)).is_none() {
-            must(cgroup::contains_self(group), "born in another group");
+            must(cgroup::contains(group, std::process::id()), "born in another group");
         }
         process::end(3)
     }

@@ -48,7 +48,7 @@ pub fn control(_: &Place) {
 pub fn notify(_: &Place) {
     let path = Path::new("notify");
     let socket = got(socket::listen_notify(path, None));
-    got(socket::notify(path, b"READY=1"));
+    got(socket::notify(got(socket::connect_notify(path)).as_fd(), b"READY=1"));
     let mut buffer = [0; 8];
     match socket::peek_notification(socket.as_fd(), &mut buffer) {
         Some((7, peer)) => is_self(&peer),

@@ -48,6 +48,7 @@ fn start(recipe: &Recipe, sights: &[Sight]) -> (i32, Option<(u8, i32)>) {
         extra: &[],
         cgroup: None,
         born_in_cgroup: false,
+        watch: None,
         life: None,
     };
     let serial = slot.announce(1);

@@ -137,6 +137,10 @@ pub struct Status {
     pub next_start: Option<crate::time::Instant>,
     /// The last proof of progress, while it is judged by it.
     pub last_beat: Option<crate::time::Instant>,
+    /// The longest silence allowed it.
+    pub beat_limit: Millis,
+    /// When it is taken for hung if it proves nothing until then; the end of time: it is not judged.
+    pub beat_due: Instant,
     /// Why its last process ended.
     pub last_end: Option<End>,
     /// Its outputs are confirmed safe (also true when it has none).
@@ -441,6 +445,8 @@ impl Child {
                 _ => None,
             },
             last_beat: judged.then_some(self.last_beat),
+            beat_limit: self.beat_limit.or(self.rules.heartbeat).unwrap_or_default(),
+            beat_due: if judged { self.heartbeat_deadline() } else { Instant::NEVER },
             last_end: self.last_end,
             outputs_safe: !self.owns_outputs() || self.outputs.safe,
             wanted: self.wanted,

@@ -239,7 +239,7 @@ impl Child {
         }
     }
 
-    fn heartbeat_deadline(&self) -> Instant {
+    pub fn heartbeat_deadline(&self) -> Instant {
         match self.rules.heartbeat {
             Some(rules) => (self.last_beat + self.beat_limit.unwrap_or(rules)).max(self.extended),
             None => Instant::NEVER,

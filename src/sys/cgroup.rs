@@ -281,10 +281,10 @@ pub fn for_each_process(group: BorrowedFd, mut visit: impl FnMut(u32)) {
     }
 }
 
-/// Whether this process is in the group; between clone and exec, so it allocates nothing.
-pub fn contains_self(group: BorrowedFd) -> bool {
-    let (own, mut found) = (std::process::id(), false);
-    for_each_process(group, |pid| found |= pid == own);
+/// Whether a process is in the group (not: below it). Allocates nothing.
+pub fn contains(group: BorrowedFd, process: u32) -> bool {
+    let mut found = false;
+    for_each_process(group, |pid| found |= pid == process);
     found
 }
 

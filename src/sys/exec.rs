@@ -1,6 +1,7 @@
 //! What a new process does between clone and exec to become its program: it shares nothing with us
 //! but the adoption page, makes system calls, allocates nothing and takes no lock.
 
+use std::cell::UnsafeCell;
 use std::ffi::CString;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::ptr;
@@ -50,6 +51,8 @@ pub enum Stage {
     Exec,
     /// cgroup.procs
     Cgroup,
+    /// inotify_add_watch(2)
+    Watch,
 }
 
 impl Stage {
@@ -58,7 +61,7 @@ impl Stage {
         use Stage::*;
         [
             Clone, Limit, Scheduling, Nice, Affinity, IoPriority, OomScore, Descriptor, Group, User,
-            Capability, NoNewPrivs, Directory, Exec, Cgroup,
+            Capability, NoNewPrivs, Directory, Exec, Cgroup, Watch,
         ]
         .into_iter()
         .find(|stage| *stage as u8 == number)
@@ -82,9 +85,16 @@ impl Stage {
             Stage::Directory => "chdir",
             Stage::Exec => "execve",
             Stage::Cgroup => "cgroup.procs",
+            Stage::Watch => "inotify_add_watch",
         }
     }
 }
+
+/// An entry of this text stands for one that ends in the process's own number.
+pub const OWN_NUMBER: &[u8] = b"WATCHDOG_PID=";
+
+/// The entry, the digits of a process number, and a zero byte.
+const OWN_NUMBER_BYTES: usize = OWN_NUMBER.len() + 11;
 
 /// Everything a program's process is to be, ready for the kernel: prepared when configuration is
 /// applied, so that starting allocates nothing.
@@ -117,6 +127,10 @@ pub struct Recipe {
     pub capabilities: Option<u64>,
     /// PR_SET_NO_NEW_PRIVS
     pub no_new_privs: bool,
+    /// The directory that is watched for its beats.
+    pub watched: Option<CString>,
+    /// The environment's `WATCHDOG_PID`, whose number the process itself writes.
+    own_number: Option<Box<UnsafeCell<[u8; OWN_NUMBER_BYTES]>>>,
 }
 
 /// Who a process runs as.
@@ -137,7 +151,13 @@ impl Recipe {
         let name = |entry: &CString| entry.as_bytes().split(|byte| *byte == b'=').next().map(<[u8]>::to_vec);
         let overridden = |entry: &CString| own.iter().any(|other| name(entry) == name(other));
         let inherited = shared.iter().filter(|entry| !overridden(entry));
-        let envp_pointers = inherited.chain(&own).map(|entry| entry.as_ptr()).chain([ptr::null()]).collect();
+        let is_own_number = |entry: &CString| entry.as_bytes() == OWN_NUMBER;
+        let own_number =
+            own.iter().any(is_own_number).then(|| Box::new(UnsafeCell::new([0; OWN_NUMBER_BYTES])));
+        let entries = inherited.chain(own.iter().filter(|entry| !is_own_number(entry)));
+        let pointers = entries.map(|entry| entry.as_ptr());
+        let number_pointer = own_number.iter().map(|cell| cell.get().cast::<libc::c_char>().cast_const());
+        let envp_pointers = pointers.chain(number_pointer).chain([ptr::null()]).collect();
         Recipe {
             argv_pointers: argv.iter().map(|word| word.as_ptr()).chain([ptr::null()]).collect(),
             envp_pointers,
@@ -155,6 +175,8 @@ impl Recipe {
             oom_score: None,
             capabilities: None,
             no_new_privs: false,
+            watched: None,
+            own_number,
         }
     }
 
@@ -177,6 +199,8 @@ pub struct Wiring<'a> {
     pub cgroup: Option<BorrowedFd<'a>>,
     /// It may be born there; else it moves there itself.
     pub born_in_cgroup: bool,
+    /// The queue that what happens in its watched directory comes into.
+    pub watch: Option<RawFd>,
     /// Where it leaves its number for a later life; hooks, which are short, leave none.
     pub life: Option<&'a super::life::LifeRecord>,
 }
@@ -203,6 +227,10 @@ fn prepare(recipe: &Recipe, wiring: &Wiring) -> Result<(), (Stage, SysError)> {
         }
     }
     super::signal::unblock_and_reset();
+    if let Some((queue, directory)) = wiring.watch.zip(recipe.watched.as_ref()) {
+        // Here, where a look at the storage may wait, and before the queue's number is taken by another.
+        super::inotify::watch(queue, directory).map_err(at(Stage::Watch))?;
+    }
     // Before any limit on descriptors: the numbers it uses on the way are high.
     wire(wiring).map_err(at(Stage::Descriptor))?;
     super::machine::restore_descriptor_limit();
@@ -234,8 +262,27 @@ fn prepare(recipe: &Recipe, wiring: &Wiring) -> Result<(), (Stage, SysError)> {
     Ok(())
 }
 
+/// Writes this process's number into the environment it is about to hand over.
+fn write_own_number(recipe: &Recipe) {
+    let Some(cell) = &recipe.own_number else { return };
+    let mut digits = [0; 10];
+    let (mut number, mut first) = (std::process::id(), digits.len());
+    while number > 0 {
+        first -= 1;
+        digits[first] = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+    // SAFETY: this process's own copy, and one thread.
+    let entry = unsafe { &mut *cell.get() };
+    entry.fill(0);
+    let number = entry.split_at_mut(OWN_NUMBER.len());
+    number.0.copy_from_slice(OWN_NUMBER);
+    number.1[..digits.len() - first].copy_from_slice(&digits[first..]);
+}
+
 /// Tries each path as execvp(3) would, without its fallback to a shell.
 fn exec(recipe: &Recipe) -> i32 {
+    write_own_number(recipe);
     let mut errno = libc::ENOENT;
     for path in &recipe.paths {
         // SAFETY: all pointers are to C strings and null-terminated lists owned by the recipe.
@@ -252,7 +299,7 @@ fn exec(recipe: &Recipe) -> i32 {
 /// Where clone3 could not place the process: it moves itself, if it is not there already.
 fn join_cgroup(group: Option<BorrowedFd>) -> Result<(), SysError> {
     let Some(group) = group else { return Ok(()) };
-    if super::cgroup::contains_self(group) { Ok(()) } else { super::cgroup::join(group) }
+    if super::cgroup::contains(group, std::process::id()) { Ok(()) } else { super::cgroup::join(group) }
 }
 
 fn apply_limits(recipe: &Recipe) -> Result<(), SysError> {

@@ -27,6 +27,36 @@ pub fn pipe(nonblocking_read: bool) -> Result<(OwnedFd, OwnedFd), SysError> {
     Ok((read, write))
 }
 
+/// A pipe for beats, neither end of which ever waits: one that is full says enough.
+pub fn beat_pipe() -> Result<(OwnedFd, OwnedFd), SysError> {
+    nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(SysError::of("pipe2"))
+}
+
+/// Reads what there is, from what never waits; `None`: nothing now. No bytes: the other end is gone.
+pub fn read_some(source: BorrowedFd, bytes: &mut [u8]) -> Option<usize> {
+    match nix::unistd::read(source, bytes) {
+        Err(Errno::EAGAIN | Errno::EINTR) => None,
+        result => Some(result.unwrap_or(0)),
+    }
+}
+
+/// Writes a few bytes; what would have to wait for a reader is dropped.
+pub fn write_some(sink: BorrowedFd, bytes: &[u8]) -> Result<(), SysError> {
+    match nix::unistd::write(sink, bytes) {
+        Err(Errno::EAGAIN | Errno::EINTR) | Ok(_) => Ok(()),
+        Err(errno) => Err(SysError::of("write")(errno)),
+    }
+}
+
+/// Another number for the same; close-on-exec.
+pub fn duplicate(descriptor: BorrowedFd) -> Result<OwnedFd, SysError> {
+    // SAFETY: integers; the descriptor returned is ours.
+    unsafe {
+        let number = libc::fcntl(descriptor.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 3);
+        Ok(OwnedFd::from_raw_fd(check("fcntl", number)?))
+    }
+}
+
 /// /dev/null, for reading and writing.
 pub fn null() -> Result<OwnedFd, SysError> {
     open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).map_err(SysError::of("open /dev/null"))
@@ -293,6 +323,20 @@ pub fn set_modified(path: &Path, seconds: i64) -> Result<(), SysError> {
     // SAFETY: a C string, and two times that live across the call.
     let result = unsafe { libc::syscall(SYS_UTIMENSAT, libc::AT_FDCWD, path.as_ptr(), times.as_ptr(), 0) };
     check("utimensat", result as libc::c_int).map(drop)
+}
+
+/// Dates a file now, or makes it.
+pub fn touch(path: &Path) -> Result<(), SysError> {
+    let name = c_path(path)?;
+    let now = std::ptr::null::<i64>();
+    // SAFETY: a C string; no times mean the present.
+    let result = unsafe { libc::syscall(SYS_UTIMENSAT, libc::AT_FDCWD, name.as_ptr(), now, 0) };
+    match check("utimensat", result as libc::c_int) {
+        Err(error) if error.errno == libc::ENOENT => {
+            open_path(path, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_NONBLOCK, 0o644).map(drop)
+        }
+        result => result.map(drop),
+    }
 }
 
 fn c_path(path: &Path) -> Result<CString, SysError> {

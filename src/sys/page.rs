@@ -18,7 +18,7 @@ use crate::limits::{INPUT_COUNT_MAX, OUTPUT_COUNT_MAX, PROGRAM_COUNT_MAX, WATCHD
 pub use super::slot::{ExitRecord, KEPT_PER_PROGRAM, KeepForProgram, SAVED_WORDS_MAX, Slot};
 
 /// Jobs of the daemon's own that run beside the programs' (see `daemon::jobs`).
-pub const OWN_JOB_COUNT: usize = 5;
+pub const OWN_JOB_COUNT: usize = 6;
 
 /// All slots: programs, their hooks (one each), own jobs.
 pub const SLOT_COUNT: usize = 2 * PROGRAM_COUNT_MAX + OWN_JOB_COUNT;

@@ -2,6 +2,7 @@
 //! wait for that process's memory lock, so only jobs call this, never the loop.
 
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 
 use super::{file, process};
 
@@ -173,6 +174,36 @@ pub fn was_born_between(pid: u32, after: u64, before: u64) -> bool {
         let start = stat.start.saturating_mul(tick);
         start.saturating_add(tick) >= after && start <= before.saturating_add(tick)
     })
+}
+
+/// The number (inode) of the socket on this machine whose own port and whose peer's are these, by the kernel's
+/// table of TCP connections; `None`: there is none.
+pub fn socket_of(port: u16, peer: u16) -> Option<Vec<u8>> {
+    // An address is shown as a number, as the machine has it in memory; version 6 has ours at the end.
+    let own = u32::from_ne_bytes([127, 0, 0, 1]);
+    let [local, remote] = [port, peer].map(|port| format!("{own:08X}:{port:04X}"));
+    ["/proc/net/tcp", "/proc/net/tcp6"].iter().find_map(|table| {
+        let text = file::read(table.as_ref()).ok()?;
+        text.split(|byte| *byte == b'\n').find_map(|line| {
+            let mut fields = line.split(|byte| *byte == b' ').filter(|field| !field.is_empty()).skip(1);
+            let is_it =
+                fields.next()?.ends_with(local.as_bytes()) && fields.next()?.ends_with(remote.as_bytes());
+            fields.nth(6).filter(|_| is_it).map(<[u8]>::to_vec)
+        })
+    })
+}
+
+/// Whether a process has a descriptor of the socket with this number.
+pub fn holds_socket(pid: u32, socket: &[u8]) -> bool {
+    let link = [b"socket:[", socket, b"]"].concat();
+    let mut found = false;
+    let directory = format!("/proc/{pid}/fd");
+    file::each_name(directory.as_ref(), &mut |name, _| {
+        let path = [directory.as_bytes(), b"/", name.to_bytes()].concat();
+        let path = std::ffi::OsStr::from_bytes(&path);
+        found |= nix::fcntl::readlink(path).is_ok_and(|to| to.as_bytes() == link);
+    });
+    found
 }
 
 /// The control group path of a process in the version 2 hierarchy.

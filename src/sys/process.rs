@@ -246,6 +246,13 @@ pub fn group_of(pid: u32) -> Option<i32> {
     (group != nix::unistd::getpgrp()).then_some(group.as_raw())
 }
 
+/// The session of a process (getsid(2)), unless that is our own: see [`group_of`]. Who belongs to it descends
+/// from who began it.
+pub fn session_of(pid: u32) -> Option<i32> {
+    let session = nix::unistd::getsid(Some(nix::unistd::Pid::from_raw(pid as i32))).ok()?;
+    (nix::unistd::getsid(None) != Ok(session)).then_some(session.as_raw())
+}
+
 /// Lets whoever else is ready to run do so.
 pub fn give_way() {
     // SAFETY: no arguments.

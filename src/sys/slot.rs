@@ -10,7 +10,7 @@ use crate::limits::NAME_BYTES_MAX;
 pub const SAVED_WORDS_MAX: usize = 16;
 
 /// Descriptors kept per program.
-pub const KEPT_PER_PROGRAM: usize = 8;
+pub const KEPT_PER_PROGRAM: usize = 10;
 
 /// Descriptors kept for one program; index into [`Slot::kept`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,12 @@ pub enum KeepForProgram {
     Notify,
     /// Read end of the present incarnation's readiness pipe.
     Ready,
+    /// What its present incarnation beats by: a pipe's read end, a page, a queue of changes, a listening port.
+    Beat,
+    /// The connection to that port which counts.
+    BeatLink,
+    /// One of which it is not known yet whose it is.
+    BeatNew,
     /// What its checks print, in memory.
     CheckText,
 }
@@ -242,6 +248,11 @@ impl Slot {
             *word = cell.load(SeqCst);
         }
         true
+    }
+
+    /// Closes everything that is kept for it.
+    pub fn keep_nothing(&self) {
+        self.kept.iter().for_each(|cell| keep(cell, None));
     }
 
     /// Empties the slot for its next user.

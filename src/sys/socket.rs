@@ -120,13 +120,35 @@ pub fn listen_notify(path: &Path, owner: Option<(u32, u32)>) -> Result<OwnedFd, 
     Ok(socket)
 }
 
-/// Sends what a program would.
-pub fn notify(path: &Path, words: &[u8]) -> Result<(), SysError> {
+/// A program's end of a NOTIFY_SOCKET: a path, or after an `@` a name of no file.
+pub fn connect_notify(path: &Path) -> Result<OwnedFd, SysError> {
     let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
         .map_err(SysError::of("socket"))?;
-    let address = address_of(path)?;
+    let address = match path.as_os_str().as_encoded_bytes() {
+        [b'@', name @ ..] => UnixAddr::new_abstract(name).map_err(SysError::of("socket path"))?,
+        _ => address_of(path)?,
+    };
     nix::sys::socket::connect(socket.as_raw_fd(), &address).map_err(SysError::of("connect"))?;
-    if send(socket.as_fd(), words) { Ok(()) } else { Err(SysError::last("send")) }
+    Ok(socket)
+}
+
+/// Sends a notification, and waits where the queue is full.
+pub fn notify(socket: BorrowedFd, words: &[u8]) -> Result<(), SysError> {
+    let sent = nix::sys::socket::send(socket.as_raw_fd(), words, MsgFlags::MSG_NOSIGNAL);
+    sent.map(drop).map_err(SysError::of("send"))
+}
+
+/// Sends `BARRIER=1`, and waits until the receiver has come to it and closed what came along, at most so long;
+/// false: it has not.
+pub fn notify_barrier(socket: BorrowedFd, timeout_ms: u16) -> bool {
+    use nix::sys::socket::{ControlMessage, sendmsg};
+    let Ok((ours, theirs)) = super::file::pipe(false) else { return false };
+    let words = [std::io::IoSlice::new(b"BARRIER=1")];
+    let along = [theirs.as_raw_fd()];
+    let rights = [ControlMessage::ScmRights(&along)];
+    let sent = sendmsg::<UnixAddr>(socket.as_raw_fd(), &words, &rights, MsgFlags::MSG_NOSIGNAL, None);
+    drop(theirs);
+    sent.is_ok() && super::poll::wait_readable(ours.as_fd(), Some(timeout_ms))
 }
 
 /// Bytes of control data that hold one `ucred` and nothing beside it.

@@ -1,6 +1,7 @@
 //! Connections to servers (tcp(7), unix(7)), waited for: only for processes of their own, never the loop.
 
-use core::net::SocketAddr;
+use core::net::SocketAddrV6;
+use std::ffi::CString;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -18,11 +19,26 @@ fn to(family: AddressFamily, address: &dyn SockaddrLike) -> Result<OwnedFd, SysE
     Ok(socket)
 }
 
-/// Connects; waits for as long as the kernel does.
-pub fn connect(address: SocketAddr) -> Result<OwnedFd, SysError> {
-    match address {
-        SocketAddr::V4(address) => to(AddressFamily::Inet, &SockaddrIn::from(address)),
-        SocketAddr::V6(address) => to(AddressFamily::Inet6, &SockaddrIn6::from(address)),
+unsafe extern "C" {
+    /// inet_pton(3); the libc crate does not have it.
+    fn inet_pton(family: libc::c_int, text: *const libc::c_char, address: *mut libc::c_void) -> libc::c_int;
+}
+
+/// Connects to an address as inet_pton(3) takes it; waits for as long as the kernel does.
+pub fn connect(host: &str, is_six: bool, port: u16) -> Result<OwnedFd, SysError> {
+    let text = CString::new(host).map_err(|_| SysError { operation: "address", errno: libc::EINVAL })?;
+    let mut address = [0_u8; 16];
+    let family = if is_six { libc::AF_INET6 } else { libc::AF_INET };
+    // SAFETY: a C string, and room for an address of either family.
+    if unsafe { inet_pton(family, text.as_ptr(), address.as_mut_ptr().cast()) } != 1 {
+        return Err(SysError { operation: "address", errno: libc::EINVAL });
+    }
+    match is_six {
+        false => {
+            let [a, b, c, d, ..] = address;
+            to(AddressFamily::Inet, &SockaddrIn::new(a, b, c, d, port))
+        }
+        true => to(AddressFamily::Inet6, &SockaddrIn6::from(SocketAddrV6::new(address.into(), port, 0, 0))),
     }
 }
 

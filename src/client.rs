@@ -1,0 +1,154 @@
+//! For programs that multusd runs: readiness, beats, status. Everything it needs stands in the environment
+//! multusd gives its programs; where that says nothing (the program was started by hand), every call
+//! succeeds and does nothing, so that no program needs a second way to run.
+//!
+//! ```no_run
+//! let mut multusd = multusd::client::Multusd::from_environment()?;
+//! multusd.ready()?;
+//! loop {
+//!     // a round of work
+//!     multusd.beat()?;
+//! #   break;
+//! }
+//! # Ok::<(), multusd::sys::SysError>(())
+//! ```
+#![forbid(unsafe_code)]
+
+use std::ffi::OsString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use crate::sys::counter::Mapped;
+use crate::sys::{SysError, file, poll, socket, stream};
+use crate::time::Millis;
+
+/// A program's side of everything that multusd and it say to each other.
+#[derive(Debug)]
+pub struct Multusd {
+    notify: Option<OwnedFd>,
+    means: Means,
+    limit: Option<Millis>,
+}
+
+/// How it beats.
+#[derive(Debug)]
+enum Means {
+    Nothing,
+    Notify,
+    Descriptor(BorrowedFd<'static>),
+    Counter(Mapped),
+    File(PathBuf),
+    /// The connection, and the last byte sent.
+    Tcp(OwnedFd, u8),
+}
+
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+fn misunderstood<T>() -> Result<T, SysError> {
+    Err(SysError { operation: "MULTUSD_HEARTBEAT", errno: libc::EINVAL })
+}
+
+impl Multusd {
+    /// What the environment says: `NOTIFY_SOCKET`, `MULTUSD_HEARTBEAT`, `MULTUSD_HEARTBEAT_USEC`. Fails where
+    /// one of them says something that is not there, or that nobody understands (EINVAL).
+    pub fn from_environment() -> Result<Multusd, SysError> {
+        let notify = match variable("NOTIFY_SOCKET") {
+            Some(path) => Some(socket::connect_notify(Path::new(&path))?),
+            None => None,
+        };
+        let micros =
+            variable("MULTUSD_HEARTBEAT_USEC").and_then(|micros| micros.to_str()?.parse::<u64>().ok());
+        let means = match variable("MULTUSD_HEARTBEAT") {
+            Some(means) => understand(means.to_str().unwrap_or(""))?,
+            // Under another supervisor that speaks the same.
+            None if variable("WATCHDOG_USEC").is_some() => Means::Notify,
+            None => Means::Nothing,
+        };
+        Ok(Multusd { notify, means, limit: micros.map(|micros| Millis(micros / 1000)) })
+    }
+
+    /// The longest silence allowed; a third of it is a good pace. `None`: nobody judges.
+    pub fn limit(&self) -> Option<Millis> {
+        self.limit
+    }
+
+    /// It serves (`ready = notify`).
+    pub fn ready(&self) -> Result<(), SysError> {
+        self.say("READY=1")
+    }
+
+    /// It is about to end: it has its stop time, and its heartbeat is not judged in it.
+    pub fn stopping(&self) -> Result<(), SysError> {
+        self.say("STOPPING=1")
+    }
+
+    /// A line for people, in `multusctl status`.
+    pub fn status(&self, text: &str) -> Result<(), SysError> {
+        self.say(&["STATUS=", text].concat())
+    }
+
+    /// Anything else of sd_notify(3), such as `EXTEND_TIMEOUT_USEC=5000000`.
+    pub fn say(&self, words: &str) -> Result<(), SysError> {
+        match &self.notify {
+            Some(notify) => socket::notify(notify.as_fd(), words.as_bytes()),
+            None => Ok(()),
+        }
+    }
+
+    /// It makes progress. Never waits; costs a system call, or none where it beats by `counter`.
+    pub fn beat(&mut self) -> Result<(), SysError> {
+        match (&mut self.means, &self.notify) {
+            (Means::Nothing, _) | (Means::Notify, None) => {}
+            // A queue or a pipe that is full holds beats that were not looked at yet.
+            (Means::Notify, Some(notify)) => drop(socket::send(notify.as_fd(), b"WATCHDOG=1")),
+            (Means::Descriptor(pipe), _) => return file::write_some(*pipe, b"."),
+            (Means::Counter(page), _) => page.beat(),
+            (Means::File(path), _) => return file::touch(path),
+            (Means::Tcp(connection, last), _) => {
+                *last = *last % 9 + 1;
+                return file::write_some(connection.as_fd(), &[*last]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until what was said has been heard, at most so long; false: it has not. For a process that is
+    /// about to end: of one that has ended nobody can know whose it was.
+    pub fn wait_until_heard(&self, timeout_ms: u16) -> bool {
+        self.notify.as_ref().is_none_or(|notify| socket::notify_barrier(notify.as_fd(), timeout_ms))
+    }
+}
+
+fn understand(text: &str) -> Result<Means, SysError> {
+    let (kind, what) = text.split_once(':').unwrap_or((text, ""));
+    let descriptor = || what.parse().ok().filter(|number| *number >= 0).map(poll::borrow);
+    Ok(match (kind, descriptor()) {
+        ("notify", _) => Means::Notify,
+        ("fd", Some(pipe)) => Means::Descriptor(pipe),
+        ("counter", Some(page)) => Means::Counter(Mapped::new(page)?),
+        ("file", _) => Means::File(what.into()),
+        ("tcp", _) => match what.parse::<u16>() {
+            Ok(port) => Means::Tcp(stream::connect("127.0.0.1", false, port)?, 0),
+            Err(_) => return misunderstood(),
+        },
+        _ => return misunderstood(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_understood_is_an_error_and_not_a_heart_that_does_not_beat() {
+        for text in ["", "fd", "fd:", "fd:x", "fd:-1", "counter:9999", "tcp:", "tcp:70000", "pulse:3"] {
+            assert!(understand(text).is_err(), "{text}");
+        }
+        assert!(
+            matches!(understand("file:/run/a:b"), Ok(Means::File(path)) if path == Path::new("/run/a:b"))
+        );
+        assert!(matches!(understand("notify"), Ok(Means::Notify)));
+    }
+}

@@ -1,0 +1,37 @@
+//! `multusctl beat`: a program that is a shell script says to multusd what it has to say.
+
+use super::{Call, Exit, Outcome, fail};
+use crate::client::Multusd;
+use crate::sys::SysError;
+
+/// For what was said to be heard; a supervisor is replaced in far less.
+const HEARD_MS_MAX: u16 = 10_000;
+
+pub fn beat(call: &Call) -> Outcome {
+    let of = |name| std::env::var(name).unwrap_or_default();
+    let means = of("MULTUSD_HEARTBEAT");
+    if means.starts_with("tcp:") {
+        return fail(Exit::Failed, "a tcp heartbeat is beaten by a program that stays connected");
+    }
+    if means.is_empty() && of("NOTIFY_SOCKET").is_empty() {
+        return fail(Exit::Failed, "not run by multusd: neither NOTIFY_SOCKET nor MULTUSD_HEARTBEAT is set");
+    }
+    match say(call) {
+        Ok(true) => Ok(Exit::Ok),
+        Ok(false) => fail(Exit::TimedOut, "nobody hears it"),
+        Err(error) => fail(Exit::Failed, error.to_string()),
+    }
+}
+
+fn say(call: &Call) -> Result<bool, SysError> {
+    let mut multusd = Multusd::from_environment()?;
+    if call.ready {
+        multusd.ready()?;
+    }
+    if let Some(text) = &call.status {
+        multusd.status(text)?;
+    }
+    multusd.beat()?;
+    // We end here, and who we were can be found out only until then.
+    Ok(multusd.wait_until_heard(HEARD_MS_MAX))
+}
