@@ -10,7 +10,7 @@ _multusctl() {
     COMPREPLY=()
     for ((i = 1; i < COMP_CWORD; i++)); do
         case ${COMP_WORDS[i]} in
-            --run-dir|--timeout|--in)
+            --run-dir|--timeout|--status|--in)
                 local option=${COMP_WORDS[i]}
                 # bash splits --option=value at the equals sign.
                 [[ ${COMP_WORDS[i + 1]} == = ]] && ((i++))
@@ -27,7 +27,7 @@ _multusctl() {
         esac
     done
     case $command in
-        '') words='status start stop restart once pause cont signal reload events inputs outputs watchdog reboot poweroff quit check help version completion' ;;
+        '') words='status start stop restart once pause cont signal reload events inputs outputs watchdog beat reboot poweroff quit check help version completion' ;;
         status) options=' --json --watch'; words="all $(_multusctl_names)" ;;
         start) options=' --wait'; words="all $(_multusctl_names)" ;;
         stop) options=' --wait'; words="all $(_multusctl_names)" ;;
@@ -41,11 +41,12 @@ _multusctl() {
         inputs) options=' --json' ;;
         outputs) options=' --json --force'; words="set high low on off" ;;
         watchdog) options=' --json' ;;
+        beat) options=' --ready --status' ;;
         reboot) options=' --in --cancel' ;;
         poweroff) options=' --in --cancel' ;;
         quit) options=' --wait' ;;
         check) files=1 ;;
-        help) words="status start stop restart once pause cont signal reload events inputs outputs watchdog reboot poweroff quit check help version completion keys" ;;
+        help) words="status start stop restart once pause cont signal reload events inputs outputs watchdog beat reboot poweroff quit check help version completion keys" ;;
         completion) words="bash zsh fish" ;;
     esac
     if [[ $word == -* ]]; then

@@ -21,7 +21,7 @@ function __multusctl_command
     set -l i 2
     while set -q words[$i]
         switch $words[$i]
-            case --run-dir --timeout --in
+            case --run-dir --timeout --status --in
                 set i (math $i + 1)
             case '-*'
             case '*'
@@ -73,6 +73,9 @@ complete -c multusctl -n '__multusctl_command outputs' -l force -d 'do it even w
 complete -c multusctl -n '__multusctl_command outputs' -a 'set high low on off'
 complete -c multusctl -n 'not __multusctl_command' -a watchdog -d 'Shows the watchdogs, whether they are fed, and the temperature'
 complete -c multusctl -n '__multusctl_command watchdog' -l json -d 'write JSON for programs'
+complete -c multusctl -n 'not __multusctl_command' -a beat -d 'Says that the program that calls it makes progress: for scripts that multusd runs'
+complete -c multusctl -n '__multusctl_command beat' -l ready -d 'say that the program serves (ready = notify)'
+complete -c multusctl -n '__multusctl_command beat' -l status -x -d 'say TEXT of the program, which status shows'
 complete -c multusctl -n 'not __multusctl_command' -a reboot -d 'Stops everything in order and reboots the machine'
 complete -c multusctl -n '__multusctl_command reboot' -l in -x -d 'do it after TIME, such as 5min'
 complete -c multusctl -n '__multusctl_command reboot' -l cancel -d 'take a pending reboot or poweroff back'
@@ -84,7 +87,7 @@ complete -c multusctl -n '__multusctl_command quit' -l wait -d 'return when it h
 complete -c multusctl -n 'not __multusctl_command' -a check -d 'Reads a configuration file and reports all its errors; needs no daemon'
 complete -c multusctl -n '__multusctl_command check' -F
 complete -c multusctl -n 'not __multusctl_command' -a help -d 'Explains a command or a configuration key; needs no daemon'
-complete -c multusctl -n '__multusctl_command help' -a 'status start stop restart once pause cont signal reload events inputs outputs watchdog reboot poweroff quit check help version completion keys'
+complete -c multusctl -n '__multusctl_command help' -a 'status start stop restart once pause cont signal reload events inputs outputs watchdog beat reboot poweroff quit check help version completion keys'
 complete -c multusctl -n 'not __multusctl_command' -a version -d 'Shows the version; needs no daemon'
 complete -c multusctl -n 'not __multusctl_command' -a completion -d 'Writes the completion script for a shell; needs no daemon'
 complete -c multusctl -n '__multusctl_command completion' -a 'bash zsh fish'
