@@ -27,7 +27,7 @@ _multusctl() {
         esac
     done
     case $command in
-        '') words='status start stop restart once pause cont signal reload events inputs outputs watchdog beat reboot poweroff quit check help version completion' ;;
+        '') words='status start stop restart once pause cont signal reload events inputs outputs beat watchdog reboot poweroff quit check help version completion' ;;
         status) options=' --json --watch'; words="all $(_multusctl_names)" ;;
         start) options=' --wait'; words="all $(_multusctl_names)" ;;
         stop) options=' --wait'; words="all $(_multusctl_names)" ;;
@@ -40,13 +40,13 @@ _multusctl() {
         events) options=' --json' ;;
         inputs) options=' --json' ;;
         outputs) options=' --json --force'; words="set high low on off" ;;
-        watchdog) options=' --json' ;;
         beat) options=' --ready --status' ;;
+        watchdog) options=' --json' ;;
         reboot) options=' --in --cancel' ;;
         poweroff) options=' --in --cancel' ;;
         quit) options=' --wait' ;;
         check) files=1 ;;
-        help) words="status start stop restart once pause cont signal reload events inputs outputs watchdog beat reboot poweroff quit check help version completion keys" ;;
+        help) words="status start stop restart once pause cont signal reload events inputs outputs beat watchdog reboot poweroff quit check help version completion keys" ;;
         completion) words="bash zsh fish" ;;
     esac
     if [[ $word == -* ]]; then

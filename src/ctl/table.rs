@@ -223,16 +223,6 @@ pub const COMMANDS: &[Command] = &[
         run: lines::outputs,
     },
     Command {
-        name: "watchdog",
-        arguments: "",
-        count: 0..=0,
-        takes: Takes::Nothing,
-        options: &[JSON],
-        what: "Shows the watchdogs, whether they are fed, and the temperature.",
-        more: "It exits with 1 if one of them is not armed or not fed.",
-        run: watchdog::watchdog,
-    },
-    Command {
         name: "beat",
         arguments: "",
         count: 0..=0,
@@ -242,6 +232,16 @@ pub const COMMANDS: &[Command] = &[
         more: "By whatever means its heartbeat has, and on NOTIFY_SOCKET; one by tcp needs a program that stays \
                connected.",
         run: beat::beat,
+    },
+    Command {
+        name: "watchdog",
+        arguments: "",
+        count: 0..=0,
+        takes: Takes::Nothing,
+        options: &[JSON],
+        what: "Shows the watchdogs, whether they are fed, and the temperature.",
+        more: "It exits with 1 if one of them is not armed or not fed.",
+        run: watchdog::watchdog,
     },
     Command {
         name: "reboot",

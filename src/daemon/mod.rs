@@ -24,6 +24,7 @@ mod news;
 mod notify;
 mod observe;
 mod outputs;
+mod outputs_told;
 mod packed;
 mod perform;
 mod reload;
@@ -212,7 +213,7 @@ impl Daemon {
             // the kernel does not refuse what it granted at the start.
             let _ = self.poller.arm(deadline.into_iter().flatten().min());
             self.take_events(true);
-            self.keep_pace();
+            self.beat_to_guard();
             self.judge_temperature();
         }
     }

@@ -299,24 +299,7 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
         Some(Reload::Command(hook)) => Some(command(&hook.command, &path)),
         _ => None,
     };
-    // Descriptors it is handed, numbered from 3 on around the one it chose itself, and the one it beats by.
-    let taken = [ready_descriptor, beat_descriptor(program)];
-    let mut numbers = (3..).filter(|number| !taken.contains(&Some(*number)));
-    let outputs = program.outputs.iter().map(|output| {
-        let number = if outputs::is_handed_over(output) { numbers.next() } else { None };
-        (output.name.clone(), number.unwrap_or(-1), outputs::making(output))
-    });
-    let outputs: Vec<_> = outputs.collect();
-    let inputs = numbers.next().filter(|_| !program.inputs.is_empty());
-    let handed = outputs.iter().filter(|(_, number, _)| *number >= 0);
-    let handed: Vec<String> =
-        handed.map(|(name, number, _)| [name, "=", &number.to_string()].concat()).collect();
-    if !handed.is_empty() {
-        environment.push(["MULTUSD_OUTPUTS=", &handed.join(",")].concat());
-    }
-    if let Some(number) = inputs {
-        environment.push(["MULTUSD_INPUTS=", &number.to_string()].concat());
-    }
+    let (outputs, inputs) = handed_over(program, ready_descriptor, &mut environment);
     Ok(Spec {
         missing: None,
         hooks: [
@@ -357,6 +340,33 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
         stdout,
         stderr,
     })
+}
+
+/// Outputs with the descriptors it is handed, and that of the page of inputs; its environment tells it both.
+fn handed_over(
+    program: &Program,
+    ready_descriptor: Option<i32>,
+    environment: &mut Vec<String>,
+) -> (Vec<(String, i32, u64)>, Option<i32>) {
+    // Descriptors it is handed, numbered from 3 on around the one it chose itself, and the one it beats by.
+    let taken = [ready_descriptor, beat_descriptor(program)];
+    let mut numbers = (3..).filter(|number| !taken.contains(&Some(*number)));
+    let outputs = program.outputs.iter().map(|output| {
+        let number = if outputs::is_handed_over(output) { numbers.next() } else { None };
+        (output.name.clone(), number.unwrap_or(-1), outputs::making(output))
+    });
+    let outputs: Vec<_> = outputs.collect();
+    let inputs = numbers.next().filter(|_| !program.inputs.is_empty());
+    let handed = outputs.iter().filter(|(_, number, _)| *number >= 0);
+    let handed: Vec<String> =
+        handed.map(|(name, number, _)| [name, "=", &number.to_string()].concat()).collect();
+    if !handed.is_empty() {
+        environment.push(["MULTUSD_OUTPUTS=", &handed.join(",")].concat());
+    }
+    if let Some(number) = inputs {
+        environment.push(["MULTUSD_INPUTS=", &number.to_string()].concat());
+    }
+    (outputs, inputs)
 }
 
 fn uses_notify(program: &Program) -> bool {

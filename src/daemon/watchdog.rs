@@ -200,7 +200,7 @@ impl Daemon {
     }
 
     /// After every wake-up: the supervisor's beat, the guard's echo, and what rides on them.
-    pub(super) fn keep_pace(&mut self) {
+    pub(super) fn beat_to_guard(&mut self) {
         let pace = Millis(self.page.pace.load(SeqCst).into());
         if pace == Millis::ZERO {
             return;
