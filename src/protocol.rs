@@ -25,6 +25,9 @@ pub const LINE_PAGE_COUNT: usize = 8;
 /// What an input or output is wired to, as the configuration has it; longer ones are cut.
 pub type Wire = heapless::String<64>;
 
+/// Sentences about what cannot be done here; more are said on standard error only.
+pub const LIMITATION_COUNT_MAX: usize = 16;
+
 /// A name as it travels; longer ones do not exist.
 pub type Name = heapless::String<NAME_BYTES_MAX>;
 
@@ -69,6 +72,8 @@ pub enum Request {
     SetOutput { name: Name, level: LevelWord, force: bool },
     /// How the watchdogs and the temperature stand: `Reply::Watchdogs`.
     Watchdogs,
+    /// How long outputs can stay live: `Reply::Live`.
+    Live,
 }
 packed!(enum Request {
     0 Daemon,
@@ -86,6 +91,7 @@ packed!(enum Request {
     12 Outputs { from },
     13 SetOutput { name, level, force },
     14 Watchdogs,
+    15 Live,
 });
 
 /// A level by any of its names.
@@ -163,6 +169,8 @@ pub enum Reply {
         withheld: Text,
         temperature: Option<Temperature>,
     },
+    /// How long outputs can stay live.
+    Live(LiveTimes),
 }
 packed!(enum Reply {
     0 Done { text },
@@ -174,6 +182,7 @@ packed!(enum Reply {
     6 Inputs { inputs, next },
     7 Outputs { outputs, next },
     8 Watchdogs { watchdogs, withheld, temperature },
+    9 Live(times),
 });
 
 /// Why not.
@@ -217,7 +226,7 @@ pub struct DaemonStatus {
     /// The configuration in force is not the file's: why.
     pub config_note: Text,
     /// What cannot be done here (no control groups, not root, …), one sentence each, in pages.
-    pub limitations: heapless::Vec<Text, 8>,
+    pub limitations: heapless::Vec<Text, LIMITATION_COUNT_MAX>,
 }
 packed!(DaemonStatus {
     version,
@@ -320,6 +329,26 @@ pub struct Temperature {
     pub text: Text,
 }
 packed!(Temperature { now, min, max, hysteresis, age_ms, open, text });
+
+/// For how long at most an output can stay live after a failure of each kind, in milliseconds; none: for
+/// ever, because nobody would notice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
+pub struct LiveTimes {
+    /// Outputs there are; with none the rest means nothing.
+    pub outputs: u16,
+    /// Its program ends.
+    pub crash_ms: Option<u64>,
+    /// Its program hangs.
+    pub hang_ms: Option<u64>,
+    /// Its program hangs while the supervisor does.
+    pub supervisor_ms: Option<u64>,
+    /// The guard fails.
+    pub guard_ms: Option<u64>,
+    /// The kernel or the processor fails.
+    pub kernel_ms: Option<u64>,
+}
+packed!(LiveTimes { outputs, crash_ms, hang_ms, supervisor_ms, guard_ms, kernel_ms });
 
 /// How a process ended: exactly one of the two.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -508,74 +537,4 @@ pub fn decode<T: Packed + Default>(packet: &[u8]) -> Option<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    //! The format is postcard's, whose own code is the judge.
-
-    use super::*;
-
-    const GOLDEN: &str = include_str!("../tests/golden/protocol-v1.txt");
-
-    /// Every released message that begins so.
-    fn released(kind: &str) -> impl Iterator<Item = Vec<u8>> {
-        GOLDEN.lines().filter(move |line| line.starts_with(kind)).map(|line| {
-            let hex = line.rsplit(' ').next().unwrap();
-            (0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap()).collect()
-        })
-    }
-
-    fn agrees<T>(bytes: &[u8])
-    where
-        T: Packed + Default + PartialEq + std::fmt::Debug + serde::Serialize + serde::de::DeserializeOwned,
-    {
-        let theirs = postcard::take_from_bytes::<T>(bytes).ok();
-        let ours = packed::read::<T>(bytes);
-        assert_eq!(ours, theirs, "{bytes:02x?}");
-        if let Some((mut message, _)) = ours {
-            let bytes = postcard::to_allocvec(&message).unwrap();
-            assert_eq!(packed::to_bytes(&mut message), bytes);
-        }
-    }
-
-    #[test]
-    fn what_is_written_and_what_is_read_is_what_postcard_writes_and_reads() {
-        for packet in released("Request") {
-            agrees::<Request>(&packet[1..]);
-        }
-        for packet in released("Reply") {
-            agrees::<Reply>(&packet[1..]);
-        }
-    }
-
-    #[test]
-    fn whatever_is_changed_in_a_message_postcard_agrees_whether_it_is_one() {
-        for mut packet in released("Re") {
-            for at in 1..packet.len() {
-                let former = packet[at];
-                for other in [0, 1, 2, 3, 8, 9, 0x7f, 0x80, 0xc3, 0xff, former ^ 1, former ^ 0x80] {
-                    packet[at] = other;
-                    agrees::<Request>(&packet[1..]);
-                    agrees::<Reply>(&packet[1..]);
-                }
-                packet[at] = former;
-                agrees::<Reply>(&packet[1..at]);
-            }
-        }
-    }
-
-    #[test]
-    fn numbers_end_where_postcards_do() {
-        for length in 0..12 {
-            for last in [0, 1, 2, 3, 4, 0xf, 0x10, 0x7f, 0x80, 0xff] {
-                for fill in [0x80, 0xff] {
-                    let mut bytes = vec![fill; length];
-                    bytes.extend([last, 0, 0]);
-                    agrees::<u16>(&bytes);
-                    agrees::<u32>(&bytes);
-                    agrees::<i32>(&bytes);
-                    agrees::<u64>(&bytes);
-                    agrees::<String>(&bytes);
-                }
-            }
-        }
-    }
-}
+mod tests;

@@ -118,6 +118,14 @@ fn hall() -> World {
         program("modem", State::Held, 0),
     ]);
     world.daemon.supervisor_restarts = 2;
+    world.live = LiveTimes {
+        outputs: 3,
+        crash_ms: Some(10),
+        hang_ms: Some(510),
+        supervisor_ms: Some(3510),
+        guard_ms: Some(10_010),
+        kernel_ms: None,
+    };
     world.daemon.shutdown_in_ms = Some(299_000);
     world.daemon.config_note = "the file has errors, the last good one is in force".try_into().unwrap();
     world
@@ -248,6 +256,75 @@ fn events_for_people_and_for_programs() {
         world
     };
     golden("events.txt", &(run(world(), "events") + &run(world(), "events --json")));
+}
+
+#[test]
+fn inputs_and_outputs() {
+    let input = |name: &str, level, reason: &str| InputStatus {
+        name: name.try_into().unwrap(),
+        wire: "pinctrl-bcm2711:27".try_into().unwrap(),
+        level,
+        active_low: name == "door",
+        edges: 12,
+        age_ms: level.map(|_| 61_000),
+        reason: reason.try_into().unwrap(),
+    };
+    let output = |name: &str, state, level, owner: &str, reason: &str| OutputStatus {
+        name: name.try_into().unwrap(),
+        wire: "gpio 17".try_into().unwrap(),
+        state,
+        level,
+        active_low: name == "lamp",
+        safe: level == Some(false) && state != OutputState::Unconfirmed,
+        confirmed_ms: (state != OutputState::Unconfirmed).then_some(1500),
+        owner: owner.try_into().unwrap(),
+        reason: reason.try_into().unwrap(),
+    };
+    let answer = move |request: &Request, _: &mut World| {
+        Answer::Reply(match request {
+            Request::Inputs { from: 0 } => {
+                let inputs = [input("float-switch", Some(true), ""), input("door", Some(true), "")];
+                Reply::Inputs { inputs: inputs.into_iter().collect(), next: Some(2) }
+            }
+            Request::Inputs { .. } => {
+                let inputs = [input("gone", None, "GPIO line: Device or resource busy")];
+                Reply::Inputs { inputs: inputs.into_iter().collect(), next: None }
+            }
+            Request::Outputs { from: 0 } => {
+                use OutputState::{Boot, Driven, Safe, Set, Unconfirmed};
+                let outputs = [
+                    output("pump-relay", Safe, Some(false), "pump", ""),
+                    output("lamp", Driven, Some(true), "lights", ""),
+                    output("valve", Boot, Some(false), "pump", "cannot be read back"),
+                    output("bell", Set, Some(true), "", ""),
+                    output("fan", Unconfirmed, None, "pump", "reads the other level"),
+                ];
+                Reply::Outputs { outputs: outputs.into_iter().collect(), next: Some(8) }
+            }
+            Request::Outputs { .. } => Reply::Outputs { outputs: heapless::Vec::new(), next: None },
+            Request::SetOutput { force: false, .. } => Reply::Refused {
+                why: Refusal::Failed,
+                text: "lamp: lights runs and drives it; --force sets it all the same".try_into().unwrap(),
+            },
+            _ => return Answer::Usual,
+        })
+    };
+    let mut text = String::new();
+    for line in [
+        "inputs",
+        "inputs --json",
+        "outputs",
+        "outputs --json",
+        "outputs set lamp on",
+        "outputs set lamp off --force",
+        "outputs set lamp",
+        "outputs set lamp bright",
+        "outputs get lamp on",
+        "inputs --force",
+    ] {
+        text += &run_in(World::new(two()), line, answer);
+    }
+    golden("lines.txt", &text);
 }
 
 #[test]

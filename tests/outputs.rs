@@ -46,7 +46,7 @@ fn await_output(instance: &Instance, name: &str, state: &str, level: Option<&str
 }
 
 /// An output in the file `lamp`, which is there already.
-const LAMP: &str = "[output:lamp]\npath = %(here)s/lamp\n";
+const LAMP: &str = "[output:lamp]\npath = %(here)s/lamp\nwrite_high = 255\n";
 /// A program that stays down when it ended.
 const FOREVER: &str =
     "[program:pump]\ncommand = %(here)s/sleeper 100000\nstartsecs = 0\nautorestart = false\n";
@@ -92,13 +92,15 @@ fn boot_lasts_until_the_first_start_and_running_is_set_once_when_it_is_ready() {
     // Not boot again: its owner has run.
     instance.ctl_ok(&["restart", "pump", "--wait"]);
     await_lamp(&instance, "255");
-    // Once: what the program makes of it then is its own.
+    // Once: what the program makes of it then is its own, whatever else happens.
     fs::write(instance.dir.join("lamp"), "0\n").unwrap();
-    instance.ctl_ok(&["pause", "pump"]);
-    instance.await_state("pump", "paused");
-    instance.ctl_ok(&["cont", "pump"]);
-    instance.await_state("pump", "running");
+    instance.ctl_ok(&["reload"]);
     assert_eq!(lamp(&instance), "0");
+    // A pause makes it safe; after it the program is ready again.
+    instance.ctl_ok(&["pause", "pump"]);
+    await_output(&instance, "lamp", "safe", Some("low"));
+    instance.ctl_ok(&["cont", "pump"]);
+    await_lamp(&instance, "255");
     instance.quit_clean();
 }
 
@@ -121,6 +123,24 @@ fn a_crash_a_stop_and_a_pause_make_it_safe() {
     }
     instance.ctl_ok(&["cont", "pump"]);
     await_output(&instance, "lamp", "driven", None);
+}
+
+#[test]
+fn a_hang_and_a_failed_check_make_it_safe() {
+    for (what, keys) in [
+        ("hung", "heartbeat = 300ms\n"),
+        ("check", "check = %(here)s/check\ncheck_interval = 50ms\ncheck_failures = 1\n"),
+    ] {
+        let config = format!("{LAMP}safe = low\nrunning = high\n{FOREVER}outputs = lamp\n{keys}");
+        let check = "[ ! -e ${0%/*}/ill ]";
+        let instance = start(&format!("outputs-fail-{what}"), &[("check", check)], &config);
+        await_lamp(&instance, "255");
+        fs::write(instance.dir.join("ill"), "").unwrap();
+        await_lamp(&instance, "0");
+        let pump = instance.await_state("pump", "exited");
+        assert!(pump.reason.as_deref().is_some_and(|reason| reason.contains(what)), "{pump:?}");
+        assert!(await_output(&instance, "lamp", "safe", Some("low")).safe);
+    }
 }
 
 #[test]
@@ -189,7 +209,9 @@ fn an_active_low_output_understands_all_four_words() {
     let words = [("high", "255"), ("low", "0"), ("on", "0"), ("off", "255")];
     let mut config = String::new();
     for (word, _) in words {
-        config += &format!("[output:{word}]\npath = %(here)s/{word}\nactive = low\nsafe = {word}\n");
+        config += &format!(
+            "[output:{word}]\npath = %(here)s/{word}\nwrite_high = 255\nactive = low\nsafe = {word}\n"
+        );
     }
     let instance = Instance::scripted_only("outputs-words", "", &[], &config);
     for (word, _) in words {
@@ -269,7 +291,8 @@ fn an_output_that_cannot_be_driven_holds_its_program_and_is_tried_again() {
         instance.log()
     );
     assert_ne!(instance.program("pump").state, "running");
-    assert!(instance.ctl_ok(&["status"]).contains("output lamp NOT CONFIRMED"));
+    let why = instance.program("pump").reason;
+    assert_eq!(why.as_deref(), Some("output lamp: No such file or directory"));
     light(&instance);
     instance.await_state("pump", "running");
 }

@@ -385,7 +385,8 @@ fn rooms_know_only_their_neighbours(source: &Source) -> Vec<String> {
             Some("crate" | "multusd") => parts.next().unwrap_or(""),
             _ => continue,
         };
-        let known = other == room || ["limits", "time", "packed"].contains(&other) || allowed.contains(&other);
+        let known =
+            other == room || ["limits", "time", "packed"].contains(&other) || allowed.contains(&other);
         if EDGES.iter().any(|(name, _)| *name == other) && !known {
             found.push(source.found(line, format!("{path}: `{room}` does not know `{other}`")));
         }

@@ -1,9 +1,17 @@
 //! Where a GPIO line is: found by what its wiring is called, never by the number of its chip, which is
 //! the order in which this boot found the chips. Looks at /dev and asks every chip, so never in the loop.
 
+use std::sync::atomic::Ordering::SeqCst;
+
 use crate::config::Line;
 use crate::packed::packed;
 use crate::sys::gpio::{self, Chip};
+use crate::sys::process;
+
+use super::Daemon;
+use super::inputs::Input;
+use super::jobs::Job;
+use super::outputs::Output;
 
 /// Chips whose lines are those of the 40-pin header, by their numbers: one of them on each Raspberry Pi.
 const HEADER_CHIPS: [&str; 3] = ["pinctrl-bcm2835", "pinctrl-bcm2711", "pinctrl-rp1"];
@@ -68,5 +76,45 @@ pub fn words(line: &Line) -> String {
         Line::Header(number) => ["gpio ", &number.to_string()].concat(),
         Line::Offset { chip, offset } => [chip, ":", &offset.to_string()].concat(),
         Line::Name(name) => name.clone(),
+    }
+}
+
+impl Daemon {
+    /// Has lines looked up that were not found, one at a time, by a job.
+    pub(super) fn look_for_lines(&mut self) {
+        let slot = self.page.job(Job::Find as usize);
+        if slot.is_alive() || self.sought.is_some() {
+            return;
+        }
+        let outputs = self.outputs.iter().filter_map(Output::sought);
+        let all = outputs.chain(self.inputs.iter().filter_map(Input::sought));
+        // Another one each time.
+        let count = all.clone().count();
+        self.seeks = self.seeks.wrapping_add(1);
+        let Some(line) = all.cycle().nth(self.seeks as usize % count.max(1)).cloned() else { return };
+        slot.flags.store(0, SeqCst);
+        let started = process::spawn_job(slot, 1, || match find(&line) {
+            Ok(spot) => {
+                let (chip, wait) = (u64::from(spot.chip), u64::from(spot.may_wait));
+                slot.answer.store(chip << 33 | wait << 32 | u64::from(spot.offset), SeqCst);
+                0
+            }
+            Err(_) => 1,
+        });
+        self.sought = started.is_ok().then_some(line);
+    }
+
+    /// The job has ended.
+    pub(super) fn take_found_line(&mut self, code: i32) {
+        let answer = self.page.job(Job::Find as usize).answer.load(SeqCst);
+        let Some(line) = self.sought.take().filter(|_| code == 0) else { return };
+        let spot =
+            Spot { chip: (answer >> 33) as u32, offset: answer as u32, may_wait: answer >> 32 & 1 == 1 };
+        for output in self.outputs.iter_mut().filter(|output| output.sought() == Some(&line)) {
+            output.found(self.page, &spot);
+        }
+        for input in self.inputs.iter_mut().filter(|input| input.sought() == Some(&line)) {
+            input.spot = Some(spot.clone());
+        }
     }
 }

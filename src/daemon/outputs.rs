@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use crate::config::{self, Drive, Line, Target};
 use crate::limits::FORCE_AGAIN_MS;
-use crate::protocol::{self, LevelWord, OutputState, OutputStatus, Refusal, Reply, Wire};
+use crate::protocol::OutputState;
 use crate::supervisor::{ChildId, Event, Level};
 use crate::sys::gpio::flag;
 use crate::sys::output::{Kind, OutputSlot, Reading, level};
@@ -19,21 +19,16 @@ use crate::sys::{clock, describe, process};
 use crate::time::{Instant, Millis};
 
 use super::Daemon;
-use super::control::{done, refused};
 use super::helper::help;
-use super::inputs::Input;
-use super::jobs::Job;
 use super::lines::{self, Spot};
-use super::report::name;
 use super::spec::digest;
-use super::table::write_cut;
 
 /// The longest pause between two tries of an output that cannot be driven at all.
 const PAUSE_MAX: Millis = Millis(1000);
 
 /// An order that the helper has not answered.
 #[derive(Clone, Copy)]
-struct Order {
+pub(super) struct Order {
     number: u32,
     /// Of the attempt it was given for.
     attempt: u32,
@@ -46,31 +41,31 @@ pub struct Output {
     index: usize,
     /// What the configuration says; none: a former supervisor's, which is not in the configuration any more.
     config: Option<Rc<config::Output>>,
-    wire: String,
+    pub(super) wire: String,
     /// It is in the configuration in force; else it leaves as soon as its owner is down.
-    in_force: bool,
+    pub(super) in_force: bool,
     /// Where the line is.
     spot: Option<Spot>,
     /// The program whose processes may be driving it.
-    owner: Option<ChildId>,
+    pub(super) owner: Option<ChildId>,
     /// The program that owns it by the configuration.
-    heir: Option<ChildId>,
+    pub(super) heir: Option<ChildId>,
     /// The attempt it was last forced for, and the last that read back what it should.
     attempt: u32,
     proven: u32,
-    order: Option<Order>,
-    reading: Reading,
+    pub(super) order: Option<Order>,
+    pub(super) reading: Reading,
     /// Failures in a row, and when it is tried again after them.
     failures: u32,
     not_before: Instant,
 }
 
 impl Output {
-    fn slot(&self, page: &'static Page) -> &'static OutputSlot {
+    pub(super) fn slot(&self, page: &'static Page) -> &'static OutputSlot {
         &page.outputs()[self.index]
     }
 
-    fn name(&self, page: &'static Page) -> heapless::String<{ crate::limits::NAME_BYTES_MAX }> {
+    pub(super) fn name(&self, page: &'static Page) -> heapless::String<{ crate::limits::NAME_BYTES_MAX }> {
         self.slot(page).helper.name()
     }
 
@@ -78,8 +73,8 @@ impl Output {
         self.owner == Some(child) || self.heir == Some(child)
     }
 
-    /// Takes in what came of driving it.
-    fn heed(&mut self, page: &'static Page, reading: Reading, attempt: u32) {
+    /// Takes in what came of driving it; gives an errno that is news.
+    fn heed(&mut self, page: &'static Page, reading: Reading, attempt: u32) -> Option<i32> {
         let slot = self.slot(page);
         let (high, _) = slot.wanted();
         let news = reading != self.reading;
@@ -96,19 +91,17 @@ impl Output {
         }
         let Reading::Failed(errno) = reading else {
             self.failures = 0;
-            return;
+            return None;
         };
         let pause = Millis(FORCE_AGAIN_MS << self.failures.min(10)).min(PAUSE_MAX);
         self.not_before = clock::now() + pause;
         self.failures += 1;
-        if news {
-            say!("output {}: NOT CONFIRMED: {}", self.name(page), describe(errno));
-        }
         if errno == libc::ENODEV && self.spot.take().is_some() {
             // The chip is gone; where the line comes back is looked up.
             slot.keep(None);
             slot.set_kind(Kind::SlowLine);
         }
+        news.then_some(errno)
     }
 
     /// As the configuration has it; what is driven is another matter.
@@ -144,7 +137,7 @@ impl Output {
     }
 
     /// What the level of a status is: that of a line as it is now, else the last that was read.
-    fn level(&self, slot: &OutputSlot) -> Option<bool> {
+    pub(super) fn level(&self, slot: &OutputSlot) -> Option<bool> {
         let (high, whose) = slot.wanted();
         let is_driven = whose == OutputState::Driven as u32;
         match (slot.kind(), self.reading) {
@@ -282,6 +275,18 @@ impl Daemon {
         changed
     }
 
+    /// Before a start: what the program owns no more is let go of, now that it is down, and safe.
+    pub(super) fn bequeath_outputs(&mut self, child: ChildId) {
+        let is_former = |output: &Output| output.owner == Some(child) && output.heir != Some(child);
+        if self.outputs.iter().any(is_former) {
+            for output in self.outputs.iter_mut().filter(|output| is_former(output)) {
+                (output.owner, output.proven) = (None, 0);
+                output.slot(self.page).owner.store(0, SeqCst);
+            }
+            self.relate_all();
+        }
+    }
+
     /// Nothing of the program is alive.
     fn is_quiet(&self, child: ChildId) -> bool {
         let never_ran = self.page.program(child.index()).generation() == 0;
@@ -318,6 +323,13 @@ impl Daemon {
                 }
             }
         }
+        let failed = self.outputs.iter().find_map(|output| match output.reading {
+            Reading::Failed(errno) if output.owner == Some(child) => Some((output.name(self.page), errno)),
+            _ => None,
+        });
+        if let (Some((name, errno)), Some(entry)) = (failed, self.entry(child)) {
+            entry.explain(format_args!("output {name}: {}", describe(errno)));
+        }
         self.report_proof(child);
     }
 
@@ -346,7 +358,7 @@ impl Daemon {
     }
 
     /// Drives an output to the level of this name (`high` where that has none), or has it driven.
-    fn drive(&mut self, index: usize, state: OutputState, high: bool) {
+    pub(super) fn drive(&mut self, index: usize, state: OutputState, high: bool) {
         let page = self.page;
         let output = &mut self.outputs[index];
         let slot = output.slot(page);
@@ -365,10 +377,11 @@ impl Daemon {
                 Ok(()) => slot.drive(high),
                 Err(errno) => Reading::Failed(errno),
             };
-            return output.heed(page, reading, output.attempt);
+            let attempt = output.attempt;
+            return self.heed_output(index, reading, attempt);
         }
         if slot.kind() == Kind::SlowLine && output.spot.is_none() && slot.descriptor().is_none() {
-            output.heed(page, Reading::Failed(libc::ENODEV), output.attempt);
+            self.heed_output(index, Reading::Failed(libc::ENODEV), 0);
             return self.look_for_lines();
         }
         if output.order.is_none() || is_other {
@@ -389,8 +402,9 @@ impl Daemon {
                 continue;
             };
             output.order = None;
-            output.heed(self.page, reading, order.attempt);
-            if let Some(child) = output.owner {
+            let owner = output.owner;
+            self.heed_output(index, reading, order.attempt);
+            if let Some(child) = owner {
                 self.report_proof(child);
             }
         }
@@ -406,8 +420,14 @@ impl Daemon {
         let (config, spot) = (output.config.as_deref(), output.spot.as_ref());
         if let Err(error) = process::spawn_helper(&slot.helper, 1, || help(page, slot, config, spot)) {
             output.order = None;
-            output.heed(page, Reading::Failed(error.errno), 0);
+            self.heed_output(index, Reading::Failed(error.errno), 0);
         }
+    }
+
+    fn heed_output(&mut self, index: usize, reading: Reading, attempt: u32) {
+        let output = &mut self.outputs[index];
+        let Some(errno) = output.heed(self.page, reading, attempt) else { return };
+        say!("output {}: NOT CONFIRMED: {}", output.name(self.page), describe(errno));
     }
 
     /// Helpers that are overdue or died, outputs that no program answers for, those that leave.
@@ -420,11 +440,12 @@ impl Daemon {
             if output.order.is_some_and(|order| order.at + timeout <= now) {
                 output.order = None;
                 slot.end_helper();
-                output.heed(page, Reading::Failed(libc::ETIMEDOUT), 0);
+                self.heed_output(index, Reading::Failed(libc::ETIMEDOUT), 0);
             } else if output.order.is_some() && !slot.helper.is_alive() {
                 output.order = None;
-                output.heed(page, Reading::Failed(libc::ECHILD), 0);
+                self.heed_output(index, Reading::Failed(libc::ECHILD), 0);
             }
+            let output = &self.outputs[index];
             if output.owner.is_some() || output.order.is_some() {
                 continue;
             }
@@ -498,143 +519,19 @@ impl Daemon {
     }
 }
 
-impl Daemon {
-    /// `multusctl outputs`
-    pub(super) fn outputs_page(&self, from: u16) -> Reply {
-        let mut outputs = heapless::Vec::new();
-        let now = clock::now();
-        for (index, output) in self.outputs.iter().enumerate().skip(from.into()) {
-            if outputs.is_full() {
-                return Reply::Outputs { outputs, next: Some(index as u16) };
-            }
-            let slot = output.slot(self.page);
-            let (_, whose) = slot.wanted();
-            let since = Some(slot.confirmed_at.load(SeqCst)).filter(|since| *since != 0);
-            let level = output.level(slot);
-            let is_driven = whose == OutputState::Driven as u32;
-            let owner = output.owner.or(output.heir).and_then(|child| self.table[child.index()].as_ref());
-            let (mut wire, mut reason) = (Wire::new(), heapless::String::new());
-            write_cut(&mut wire, format_args!("{}", output.wire));
-            match output.reading {
-                Reading::Failed(errno) => write_cut(&mut reason, format_args!("{}", describe(errno))),
-                Reading::Unread => write_cut(&mut reason, format_args!("cannot be read back")),
-                Reading::Odd if !is_driven => {
-                    write_cut(&mut reason, format_args!("reads neither high nor low"))
-                }
-                Reading::Level(_) if !is_driven && since.is_none() => {
-                    write_cut(&mut reason, format_args!("reads the other level"));
-                }
-                _ => {}
-            }
-            // Not full, so there is a place.
-            let _ = outputs.push(OutputStatus {
-                name: name(&output.name(self.page)),
-                wire,
-                state: match since {
-                    None if !is_driven => OutputState::Unconfirmed,
-                    _ => state_of(whose),
-                },
-                level,
-                active_low: slot.level(level::ACTIVE_LOW),
-                safe: level == Some(slot.level(level::SAFE)) && since.is_some(),
-                confirmed_ms: since.filter(|_| !is_driven).map(|since| now.since(Instant(since)).0),
-                owner: owner.map_or_else(protocol::Name::new, |entry| name(entry.name())),
-                reason,
-            });
-        }
-        Reply::Outputs { outputs, next: None }
-    }
-
-    /// For the program's own status.
-    pub(super) fn outputs_of(&self, child: ChildId) -> heapless::Vec<protocol::Output, 8> {
-        let owned = self.outputs.iter().filter(|output| output.owner == Some(child));
-        let status = owned.map(|output| {
-            let slot = output.slot(self.page);
-            let level = output.level(slot);
-            let is_confirmed = slot.confirmed_at.load(SeqCst) != 0;
-            let is_driven = slot.wanted().1 == OutputState::Driven as u32;
-            let mut name = heapless::String::new();
-            write_cut(&mut name, format_args!("{}", output.name(self.page)));
-            let safe = is_confirmed && level == Some(slot.level(level::SAFE));
-            protocol::Output { name, level: level.filter(|_| is_confirmed || is_driven), safe }
-        });
-        // More are in `multusctl outputs`.
-        status.take(8).collect()
-    }
-
-    /// `multusctl outputs set`
-    pub(super) fn set_output(&mut self, named: &str, word: LevelWord, force: bool) -> Reply {
-        let found = self.outputs.iter().position(|output| output.in_force && output.name(self.page) == named);
-        let Some(index) = found else {
-            return refused(Refusal::Failed, format_args!("there is no output {named}"));
-        };
-        let output = &self.outputs[index];
-        let slot = output.slot(self.page);
-        let running = output.owner.filter(|owner| self.page.program(owner.index()).is_alive());
-        if let Some(entry) = running.filter(|_| !force).and_then(|owner| self.table[owner.index()].as_ref()) {
-            let words =
-                format_args!("{named}: {} runs and drives it; --force sets it all the same", entry.name());
-            return refused(Refusal::Failed, words);
-        }
-        let high = match word {
-            LevelWord::Low | LevelWord::High => word == LevelWord::High,
-            LevelWord::Off | LevelWord::On => (word == LevelWord::On) != slot.level(level::ACTIVE_LOW),
-        };
-        self.drive(index, OutputState::Set, high);
-        let output = &self.outputs[index];
-        match output.reading {
-            _ if output.order.is_some() => done(format_args!("{named}: ordered")),
-            _ if slot.confirmed_at.load(SeqCst) != 0 => done(format_args!("{named}: set")),
-            Reading::Failed(errno) => refused(Refusal::Failed, format_args!("{named}: {}", describe(errno))),
-            _ => refused(Refusal::Failed, format_args!("{named}: reads another level")),
-        }
-    }
-
-    /// Has lines looked up that were not found, one at a time, by a job.
-    pub(super) fn look_for_lines(&mut self) {
-        let slot = self.page.job(Job::Find as usize);
-        if slot.is_alive() || self.sought.is_some() {
-            return;
-        }
-        let outputs = self.outputs.iter().filter(|output| output.spot.is_none());
-        let outputs = outputs.filter_map(|output| output.config.as_ref()?.line());
-        let all = outputs.chain(self.inputs.iter().filter_map(Input::sought));
-        // Another one each time.
-        let count = all.clone().count();
-        self.seeks = self.seeks.wrapping_add(1);
-        let Some(line) = all.cycle().nth(self.seeks as usize % count.max(1)).cloned() else { return };
-        slot.flags.store(0, SeqCst);
-        let started = process::spawn_job(slot, 1, || match lines::find(&line) {
-            Ok(spot) => {
-                let (chip, wait) = (u64::from(spot.chip), u64::from(spot.may_wait));
-                slot.answer.store(chip << 33 | wait << 32 | u64::from(spot.offset), SeqCst);
-                0
-            }
-            Err(_) => 1,
-        });
-        self.sought = started.is_ok().then_some(line);
-    }
-
-    /// The job has ended.
-    pub(super) fn take_found_line(&mut self, code: i32) {
-        let answer = self.page.job(Job::Find as usize).answer.load(SeqCst);
-        let Some(line) = self.sought.take().filter(|_| code == 0) else { return };
-        let spot =
-            Spot { chip: (answer >> 33) as u32, offset: answer as u32, may_wait: answer >> 32 & 1 == 1 };
-        for output in self.outputs.iter_mut().filter(|output| output.spot.is_none()) {
-            if output.config.as_ref().and_then(|config| config.line()) == Some(&line) {
-                output.spot = Some(spot.clone());
-                output.not_before = Instant(0);
-                output.describe(self.page);
-            }
-        }
-        for input in self.inputs.iter_mut().filter(|input| input.sought() == Some(&line)) {
-            input.spot = Some(spot.clone());
-        }
-    }
-}
-
 impl Output {
+    /// The line, while it has not been found.
+    pub fn sought(&self) -> Option<&Line> {
+        self.config.as_ref().filter(|_| self.spot.is_none())?.line()
+    }
+
+    /// There it is.
+    pub fn found(&mut self, page: &'static Page, spot: &Spot) {
+        self.spot = Some(spot.clone());
+        self.not_before = Instant(0);
+        self.describe(page);
+    }
+
     /// Requests the line, unless that was done.
     fn take_line(&mut self, page: &'static Page, high: bool) -> Result<(), i32> {
         let slot = self.slot(page);
@@ -668,7 +565,8 @@ fn blank(index: usize) -> Output {
     }
 }
 
-fn state_of(number: u32) -> OutputState {
+/// Back from the number on the page.
+pub(super) fn state_of(number: u32) -> OutputState {
     use OutputState::{Boot, Driven, Safe, Set};
     [Boot, Safe, Driven, Set].into_iter().find(|state| *state as u32 == number).unwrap_or(Boot)
 }

@@ -117,6 +117,7 @@ impl Daemon {
         child: ChildId,
         extra: &mut heapless::Vec<(RawFd, RawFd), EXTRA_COUNT_MAX>,
     ) -> Result<(), SysError> {
+        self.bequeath_outputs(child);
         let missing = |operation| Err(SysError { operation, errno: libc::EAGAIN });
         if self.unconfirmed_output(child).is_some() {
             // It was set by hand, or came to be its own only now: made safe first, as after a failure.

@@ -299,6 +299,16 @@ impl Daemon {
         text
     }
 
+    /// Timeouts of those that are armed.
+    pub(super) fn armed_watchdogs(&self) -> impl Iterator<Item = Millis> {
+        self.watch.each.iter().filter_map(|watched| watched.timeout)
+    }
+
+    /// Milliseconds between two beats.
+    pub(super) fn pace(&self) -> Option<u64> {
+        self.watch.pace
+    }
+
     /// What an operator must know of the watchdogs, a sentence each, as long as it is so.
     pub(super) fn watch_limitations(&self, add: &mut dyn FnMut(core::fmt::Arguments)) {
         let config = &self.in_force.config.board.watchdogs;
@@ -432,8 +442,8 @@ fn set_up(device: BorrowedFd, path: &str, config: &Watchdog, watched: &mut Watch
     let asked = seconds(config.timeout);
     let got = watchdog::set_timeout(device, asked).unwrap_or(asked);
     watched.timeout = Some(Millis::from_secs(got.into()));
-    if got != asked {
-        add(format_args!("timeout = {asked}s is not possible here, it is {got}s"));
+    if watched.timeout != Some(config.timeout) {
+        add(format_args!("timeout = {}ms is not possible here, it is {got}s", config.timeout.0));
     }
     let asked = config.pretimeout.map_or(0, seconds);
     let got = watchdog::set_pretimeout(device, asked);

@@ -11,8 +11,10 @@ mod guest;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod machine;
+mod outputs;
 mod qmp;
 mod shipped;
+mod watchdog;
 mod wire;
 
 use std::time::Instant;
