@@ -442,8 +442,8 @@ fn set_up(device: BorrowedFd, path: &str, config: &Watchdog, watched: &mut Watch
     let asked = seconds(config.timeout);
     let got = watchdog::set_timeout(device, asked).unwrap_or(asked);
     watched.timeout = Some(Millis::from_secs(got.into()));
-    if got != asked {
-        add(format_args!("timeout = {asked}s is not possible here, it is {got}s"));
+    if watched.timeout != Some(config.timeout) {
+        add(format_args!("timeout = {}ms is not possible here, it is {got}s", config.timeout.0));
     }
     let asked = config.pretimeout.map_or(0, seconds);
     let got = watchdog::set_pretimeout(device, asked);

@@ -86,22 +86,22 @@ pub fn feed(device: BorrowedFd) -> Result<(), SysError> {
 /// takes none. `None`: it does not say which.
 pub fn set_timeout(device: BorrowedFd, seconds: u32) -> Option<u32> {
     let set = |seconds: u32| request(device, READ_WRITE, SET_TIMEOUT, &mut (seconds as libc::c_int));
-    let wanted = i64::from(seconds.min(i32::MAX as u32));
-    let refused = set(wanted as u32).err().is_some_and(|error| error.errno == libc::EINVAL);
+    let wanted = seconds.min(i32::MAX as u32);
+    let refused = set(wanted).err().is_some_and(|error| error.errno == libc::EINVAL);
     if let Some(before) = number(device, Number::Timeout).filter(|_| refused) {
-        // One end is taken, the other is not; what is taken is one range.
-        let (mut taken, mut refused) = (i64::from(before), wanted);
-        while (taken - refused).abs() > 1 {
-            let middle = i64::midpoint(taken, refused);
-            match set(middle as u32) {
-                Ok(()) => taken = middle,
-                Err(_) => refused = middle,
-            }
-        }
-        // The last try may have been refused, by a driver that forgets what it had.
-        let _ = set(taken as u32);
+        // The last one tried was not always taken.
+        let _ = set(nearest(before, wanted, |seconds| set(seconds).is_ok()));
     }
     number(device, Number::Timeout)
+}
+
+/// The nearest to what is refused that is taken, where this one is taken, and all that are taken are one range.
+fn nearest(mut taken: u32, mut refused: u32, takes: impl Fn(u32) -> bool) -> u32 {
+    while taken.abs_diff(refused) > 1 {
+        let middle = taken.midpoint(refused);
+        *(if takes(middle) { &mut taken } else { &mut refused }) = middle;
+    }
+    taken
 }
 
 /// Asks for a warning so many seconds before the end; what came of it, 0: none.
@@ -146,7 +146,10 @@ impl WatchdogSlot {
         // What cannot be told to stop is not fed any more, and resets the machine.
         match (self.is_lines.load(SeqCst) == 0, self.descriptors()) {
             (true, [Some(device), _]) => drop(file::append(poll::borrow(device), b"V")),
-            (false, [_, Some(enable)]) => drop(gpio::drive(poll::borrow(enable), gpio::flag::OUTPUT, false)),
+            (false, lines) => lines.into_iter().flatten().for_each(|line| {
+                // A line that cannot be driven is let go of, like the others.
+                let _ = gpio::drive(poll::borrow(line), gpio::flag::OUTPUT, false);
+            }),
             _ => {}
         }
         for cell in &self.kept {
@@ -171,6 +174,14 @@ mod tests {
         assert_eq!(set_timeout(file.as_fd(), 10), None);
         assert_eq!(number(file.as_fd(), Number::BootStatus), None);
         std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn the_nearest_that_is_taken_is_found_from_above_and_from_below() {
+        for (before, wanted) in [(60, 7200), (16, 7200), (60, i32::MAX as u32), (15, 1), (16, 0), (60, 61)] {
+            let found = nearest(before, wanted, |seconds| (15..=60).contains(&seconds));
+            assert_eq!(found, if wanted > 60 { 60 } else { 15 }, "from {before} to {wanted}");
+        }
     }
 
     #[test]

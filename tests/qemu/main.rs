@@ -14,6 +14,7 @@ mod machine;
 mod outputs;
 mod qmp;
 mod shipped;
+mod watchdog;
 mod wire;
 
 use std::time::Instant;

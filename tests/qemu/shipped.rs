@@ -12,7 +12,7 @@ use super::harness::Status;
 pub const CTL: &str = "multusctl --run-dir /run/multusd";
 
 /// An executable of `make release`.
-fn executable(machine: &str) -> PathBuf {
+pub fn executable(machine: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     let path = target.join("dist").join(machine).join("multusd");
