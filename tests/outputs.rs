@@ -2,6 +2,7 @@
 //! what happens where they cannot be driven. Lines of real chips: `tests/qemu/outputs.rs`.
 //!
 //! `MULTUSD_CRASHES` says how often a program crashes (500).
+#![allow(clippy::question_mark, reason = "in what DeJson derives")]
 
 mod harness;
 
@@ -199,7 +200,6 @@ fn after_each_crash_it_is_safe_before_the_successor_begins() {
     );
     let pump = "cd ${0%/*}; read level <lamp; echo $level >>levels; echo 255 >lamp; kill -9 $$";
     let instance = start("outputs-crashes", &[("pump", pump)], &config);
-    instance.await_that("crashes", || instance.lines("levels").len() >= crashes.min(300));
     instance.await_that("crashes", || instance.lines("levels").len() >= crashes);
     assert!(instance.lines("levels").iter().all(|level| level == "0"), "{:?}", instance.lines("levels"));
 }
