@@ -2,12 +2,12 @@
 # is installed and sudo is never called. `.ci/run` is the one that installs.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-qemu release reproduce bloat cross bench soak lint
+.PHONY: help run test test-qemu test-clients release reproduce bloat cross bench soak lint
 # A failing step ends a target; two builds in one target directory would only wait for each other.
 .NOTPARALLEL:
 
 RUST := gcc libc6-dev cargo-web rustc-web
-RUST_TEST := $(RUST) g++ git rustfmt-web rust-web-clippy
+RUST_TEST := $(RUST) g++ git systemd python3 rustfmt-web rust-web-clippy
 QEMU := qemu-system-arm kmod xz-utils debian-archive-keyring gcc-aarch64-linux-gnu
 # Asked for when needed: which version of clang goes with the compiler, that one has to say.
 RELEASE = $(shell release/packages)
@@ -30,6 +30,10 @@ test-qemu: ## The tests with whole machines in QEMU alone: watchdog, GPIO, a Ras
 	release/build aarch64 armv7 armv6
 	cargo test --test qemu -- --nocapture
 
+test-clients: ## Clients of sd_notify from PyPI and npm, fetched into the build folder; needs the network.
+	@scripts/need test-clients $(RUST) systemd deb:python3-venv npm deb:libsystemd-dev deb:libnode-dev
+	cargo test --test notify_clients -- --include-ignored
+
 release: ## What ships: static executables for aarch64, armv7, armv6 and x86_64, in target/dist.
 	@scripts/need release $(RELEASE)
 	@release/build
@@ -46,10 +50,11 @@ bloat: ## What each part of the aarch64 executable costs.
 cross: ## The executables by way of `cross`, for machines that are not Debian's.
 	@release/cross
 
-bench: ## multusd beside runit, s6, daemontools and supervisord, and the kernel's floor; 8 minutes.
-	@scripts/need bench $(RUST) $(PEERS) $(RELEASE)
+bench: ## multusd beside runit, s6, daemontools and supervisord, and the kernel's floor; hangs and heartbeats; 10 minutes.
+	@scripts/need bench $(RUST) $(PEERS) strace $(RELEASE)
 	cargo build --release
 	@bench/run
+	@bench/beats
 	@release/build x86_64
 	@bench/memory
 

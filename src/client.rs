@@ -19,19 +19,50 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use crate::sys::counter::Mapped;
-use crate::sys::{SysError, file, poll, socket, stream};
+use crate::sys::input::{Published, Reader};
+use crate::sys::{SysError, file, gpio, poll, socket, stream};
 use crate::time::Millis;
 
 /// A program's side of everything that multusd and it say to each other.
-#[derive(Debug)]
 pub struct Multusd {
     notify: Option<OwnedFd>,
     means: Means,
     limit: Option<Millis>,
+    inputs: Option<Reader>,
+}
+
+/// One of the program's outputs: it alone drives it while it runs, and multusd makes it safe when it fails.
+#[derive(Clone, Copy, Debug)]
+pub struct Output(BorrowedFd<'static>);
+
+impl Output {
+    /// Switches it. A GPIO line that is configured `active = low` is turned around by the kernel; a file (an
+    /// LED, a PWM, a test's) is written `1` or `0`: where other words are meant, write them to the descriptor.
+    pub fn set(&self, on: bool) -> Result<(), SysError> {
+        match gpio::set(self.0, on) {
+            Err(error) if matches!(error.errno, libc::ENOTTY | libc::EINVAL) => {
+                file::write_at_start(self.0, if on { b"1\n" } else { b"0\n" })
+            }
+            result => result,
+        }
+    }
+
+    /// Its descriptor.
+    pub fn descriptor(&self) -> BorrowedFd<'static> {
+        self.0
+    }
+}
+
+/// One input, as it was published last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Input {
+    /// What it means; none: it is not read now.
+    pub on: Option<bool>,
+    /// Its voltage, the edges seen, and when the last of them was.
+    pub seen: Published,
 }
 
 /// How it beats.
-#[derive(Debug)]
 enum Means {
     Nothing,
     Notify,
@@ -47,7 +78,7 @@ fn variable(name: &str) -> Option<OsString> {
 }
 
 fn misunderstood<T>() -> Result<T, SysError> {
-    Err(SysError { operation: "MULTUSD_HEARTBEAT", errno: libc::EINVAL })
+    Err(SysError { operation: "environment", errno: libc::EINVAL })
 }
 
 impl Multusd {
@@ -66,7 +97,11 @@ impl Multusd {
             None if variable("WATCHDOG_USEC").is_some() => Means::Notify,
             None => Means::Nothing,
         };
-        Ok(Multusd { notify, means, limit: micros.map(|micros| Millis(micros / 1000)) })
+        let inputs = match variable("MULTUSD_INPUTS") {
+            Some(number) => Some(Reader::map(descriptor(number.to_str().unwrap_or(""))?)?),
+            None => None,
+        };
+        Ok(Multusd { notify, means, limit: micros.map(|micros| Millis(micros / 1000)), inputs })
     }
 
     /// The longest silence allowed; a third of it is a good pace. `None`: nobody judges.
@@ -114,6 +149,21 @@ impl Multusd {
         Ok(())
     }
 
+    /// One of the program's outputs (`outputs =`), by its name; `None`: it has none of this name, or one that
+    /// a command drives.
+    pub fn output(&self, name: &str) -> Option<Output> {
+        let list = variable("MULTUSD_OUTPUTS")?;
+        let pairs = list.to_str()?.split(',').filter_map(|pair| pair.split_once('='));
+        let (_, number) = pairs.into_iter().find(|(known, _)| *known == name)?;
+        descriptor(number).ok().map(Output)
+    }
+
+    /// One of the machine's inputs, if the program gets any (`inputs =`), by its name. No system call.
+    pub fn input(&self, name: &str) -> Option<Input> {
+        let (on, seen) = self.inputs.as_ref()?.read(name)?;
+        Some(Input { on, seen })
+    }
+
     /// Waits until what was said has been heard, at most so long; false: it has not. For a process that is
     /// about to end: of one that has ended nobody can know whose it was.
     pub fn wait_until_heard(&self, timeout_ms: u16) -> bool {
@@ -121,10 +171,16 @@ impl Multusd {
     }
 }
 
+fn descriptor(text: &str) -> Result<BorrowedFd<'static>, SysError> {
+    match text.parse() {
+        Ok(number @ 0..) => Ok(poll::borrow(number)),
+        _ => misunderstood(),
+    }
+}
+
 fn understand(text: &str) -> Result<Means, SysError> {
     let (kind, what) = text.split_once(':').unwrap_or((text, ""));
-    let descriptor = || what.parse().ok().filter(|number| *number >= 0).map(poll::borrow);
-    Ok(match (kind, descriptor()) {
+    Ok(match (kind, descriptor(what).ok()) {
         ("notify", _) => Means::Notify,
         ("fd", Some(pipe)) => Means::Descriptor(pipe),
         ("counter", Some(page)) => Means::Counter(Mapped::new(page)?),

@@ -26,6 +26,9 @@ pub const LINE_PAGE_COUNT: usize = 8;
 /// What an input or output is wired to, as the configuration has it; longer ones are cut.
 pub type Wire = heapless::String<64>;
 
+/// Sentences about what cannot be done here; more are said on standard error only.
+pub const LIMITATION_COUNT_MAX: usize = 16;
+
 /// A name as it travels; longer ones do not exist.
 pub type Name = heapless::String<NAME_BYTES_MAX>;
 
@@ -68,6 +71,8 @@ pub enum Request {
     SetOutput { name: Name, level: LevelWord, force: bool },
     /// How the watchdogs and the temperature stand: `Reply::Watchdogs`.
     Watchdogs,
+    /// How long outputs can stay live: `Reply::Live`.
+    Live,
 }
 
 /// A level by any of its names.
@@ -135,6 +140,8 @@ pub enum Reply {
         withheld: Text,
         temperature: Option<Temperature>,
     },
+    /// How long outputs can stay live.
+    Live(LiveTimes),
 }
 
 /// Why not.
@@ -174,7 +181,7 @@ pub struct DaemonStatus {
     /// The configuration in force is not the file's: why.
     pub config_note: Text,
     /// What cannot be done here (no control groups, not root, …), one sentence each, in pages.
-    pub limitations: heapless::Vec<Text, 8>,
+    pub limitations: heapless::Vec<Text, LIMITATION_COUNT_MAX>,
 }
 
 /// One program, as `supervisor::Status` and what the daemon knows besides.
@@ -245,6 +252,24 @@ pub struct Temperature {
     pub open: bool,
     /// All that in a sentence.
     pub text: Text,
+}
+
+/// For how long at most an output can stay live after a failure of each kind, in milliseconds; none: for
+/// ever, because nobody would notice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveTimes {
+    /// Outputs there are; with none the rest means nothing.
+    pub outputs: u16,
+    /// Its program ends.
+    pub crash_ms: Option<u64>,
+    /// Its program hangs.
+    pub hang_ms: Option<u64>,
+    /// Its program hangs while the supervisor does.
+    pub supervisor_ms: Option<u64>,
+    /// The guard fails.
+    pub guard_ms: Option<u64>,
+    /// The kernel or the processor fails.
+    pub kernel_ms: Option<u64>,
 }
 
 /// How a process ended: exactly one of the two.

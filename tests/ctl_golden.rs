@@ -118,6 +118,14 @@ fn hall() -> World {
         program("modem", State::Held, 0),
     ]);
     world.daemon.supervisor_restarts = 2;
+    world.live = LiveTimes {
+        outputs: 3,
+        crash_ms: Some(10),
+        hang_ms: Some(510),
+        supervisor_ms: Some(3510),
+        guard_ms: Some(10_010),
+        kernel_ms: None,
+    };
     world.daemon.shutdown_in_ms = Some(299_000);
     world.daemon.config_note = "the file has errors, the last good one is in force".try_into().unwrap();
     world

@@ -49,6 +49,7 @@ fn requests() -> Vec<(&'static str, Request)> {
         ("SetOutput-Off", set(LevelWord::Off, false)),
         ("SetOutput-On", set(LevelWord::On, false)),
         ("Watchdogs", Request::Watchdogs),
+        ("Live", Request::Live),
     ]
 }
 
@@ -71,9 +72,10 @@ fn request_kind(request: &Request) -> usize {
         Request::Outputs { .. } => 12,
         Request::SetOutput { .. } => 13,
         Request::Watchdogs => 14,
+        Request::Live => 15,
     }
 }
-const REQUEST_KINDS: usize = 15;
+const REQUEST_KINDS: usize = 16;
 
 fn reply_kind(reply: &Reply) -> usize {
     match reply {
@@ -86,9 +88,10 @@ fn reply_kind(reply: &Reply) -> usize {
         Reply::Inputs { .. } => 6,
         Reply::Outputs { .. } => 7,
         Reply::Watchdogs { .. } => 8,
+        Reply::Live(_) => 9,
     }
 }
-const REPLY_KINDS: usize = 9;
+const REPLY_KINDS: usize = 10;
 
 const STATES: [State; 9] = [
     State::Stopped,
@@ -201,6 +204,18 @@ fn event(seq: u64, from: State, to: State) -> Event {
     Event { seq, at_ms: 123_456, name: text("pump"), from, to, pid: 4711, reason: text("exit code 1") }
 }
 
+fn live(outputs: u16, ms: Option<u64>) -> Reply {
+    let (crash_ms, hang_ms) = (Some(10), ms.map(|ms| ms - 3000));
+    Reply::Live(LiveTimes {
+        outputs,
+        crash_ms,
+        hang_ms,
+        supervisor_ms: ms,
+        guard_ms: Some(10_010),
+        kernel_ms: None,
+    })
+}
+
 fn watchdogs() -> Reply {
     let chip = Watchdog {
         name: text(""),
@@ -253,6 +268,8 @@ fn replies() -> Vec<(&'static str, Reply)> {
         ("Inputs", Reply::Inputs { inputs: list(&[float_switch(), unread()]), next: Some(8) }),
         ("Outputs", Reply::Outputs { outputs: OUTPUT_STATES.into_iter().map(relay).collect(), next: None }),
         ("Watchdogs", watchdogs()),
+        ("Live", live(2, Some(3510))),
+        ("Live-for-ever", live(1, None)),
         ("Watchdogs-none", Reply::Watchdogs { watchdogs: list(&[]), withheld: text(""), temperature: None }),
     ];
     for (label, why) in REFUSALS {

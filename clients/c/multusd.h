@@ -1,5 +1,5 @@
 /*
- * multusd.h: for programs that multusd runs. Readiness, heartbeat, status, outputs.
+ * multusd.h: for programs that multusd runs. Readiness, heartbeat, status, outputs, inputs.
  *
  *     #include "multusd.h"            first, or with _POSIX_C_SOURCE >= 200809L defined
  *
@@ -66,6 +66,7 @@ struct multusd {
 	int fd;			       /* of kinds fd and tcp */
 	uint64_t *page;		       /* of kind counter */
 	const char *file;	       /* of kind file */
+	const unsigned char *inputs;   /* the page of inputs; NULL: there is none */
 	unsigned char last;	       /* of kind tcp: the last byte */
 	unsigned long long limit_usec; /* the longest silence allowed; 0: nobody judges */
 };
@@ -164,18 +165,44 @@ static inline int multusd_open_beat_(struct multusd *m, const char *text)
 	return multusd_wrong_(EINVAL);
 }
 
-/* Takes what the environment says: NOTIFY_SOCKET, MULTUSD_HEARTBEAT, MULTUSD_HEARTBEAT_USEC. */
+/* The page of inputs: a header of 64 bytes (magic, version, count), then records of 64 bytes each. */
+static inline int multusd_open_inputs_(struct multusd *m, long number)
+{
+	struct stat status;
+	uint32_t version;
+	void *page;
+
+	if (number < 0)
+		return multusd_wrong_(EINVAL);
+	if (fstat((int)number, &status) != 0)
+		return -1;
+	if (status.st_size < 64)
+		return multusd_wrong_(EINVAL);
+	page = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_SHARED, (int)number, 0);
+	if (page == MAP_FAILED)
+		return -1;
+	memcpy(&version, (const unsigned char *)page + 8, sizeof(version));
+	if (memcmp(page, "multusdI", 8) != 0 || version != 1)
+		return multusd_wrong_(EINVAL);
+	m->inputs = (const unsigned char *)page;
+	return 0;
+}
+
+/* Takes what the environment says: NOTIFY_SOCKET, MULTUSD_HEARTBEAT, MULTUSD_HEARTBEAT_USEC, MULTUSD_INPUTS. */
 static inline int multusd_open(struct multusd *m)
 {
 	const char *notify = getenv("NOTIFY_SOCKET");
 	const char *beat = getenv("MULTUSD_HEARTBEAT");
 	const char *limit = getenv("MULTUSD_HEARTBEAT_USEC");
+	const char *inputs = getenv("MULTUSD_INPUTS");
 
 	memset(m, 0, sizeof(*m));
 	m->notify = m->fd = -1;
 	if (limit != NULL)
 		m->limit_usec = strtoull(limit, NULL, 10);
 	if (notify != NULL && *notify != '\0' && multusd_open_notify_(m, notify) != 0)
+		return -1;
+	if (inputs != NULL && *inputs != '\0' && multusd_open_inputs_(m, multusd_number_(inputs)) != 0)
 		return -1;
 	if (beat != NULL && *beat != '\0')
 		return multusd_open_beat_(m, beat);
@@ -298,6 +325,46 @@ static inline int multusd_set(int output, int on)
 	if (errno != ENOTTY && errno != EINVAL)
 		return -1;
 	return pwrite(output, on ? "1\n" : "0\n", 2, 0) == 2 ? 0 : -1;
+}
+
+/* One input, as it was published last. */
+struct multusd_input {
+	int is_read;	  /* 0: nothing is known of it now */
+	int high;	  /* its voltage */
+	int on;		  /* what that means: `active` */
+	uint64_t edges;	  /* since multusd requested it */
+	uint64_t time_ns; /* of the last of them, CLOCK_MONOTONIC, by the kernel; 0: there was none */
+};
+
+/* Reads one of the machine's inputs (`inputs =`), by its name; no system call. -1 and ENOENT: there is none. */
+static inline int multusd_read_input(const struct multusd *m, const char *name, struct multusd_input *input)
+{
+	const unsigned char *record = m->inputs;
+	const uint32_t *sequence;
+	uint32_t index, count, flags, before;
+
+	if (record == NULL)
+		return multusd_wrong_(ENOENT);
+	memcpy(&count, record + 12, sizeof(count));
+	for (index = 0; index < count; index++) {
+		record += 64;
+		if (*name == '\0' || strncmp((const char *)record + 32, name, 32) != 0)
+			continue;
+		sequence = (const uint32_t *)(const void *)record;
+		/* Odd while it is written; the same before and after: nothing was written meanwhile. */
+		do {
+			before = __atomic_load_n(sequence, __ATOMIC_SEQ_CST);
+			memcpy(&flags, record + 4, sizeof(flags));
+			memcpy(&input->edges, record + 8, sizeof(input->edges));
+			memcpy(&input->time_ns, record + 16, sizeof(input->time_ns));
+			__atomic_thread_fence(__ATOMIC_SEQ_CST);
+		} while ((before & 1) != 0 || __atomic_load_n(sequence, __ATOMIC_SEQ_CST) != before);
+		input->is_read = (flags & 1) != 0;
+		input->high = (flags & 2) != 0;
+		input->on = (flags & 4) != 0;
+		return 0;
+	}
+	return multusd_wrong_(ENOENT);
 }
 
 #ifdef __cplusplus

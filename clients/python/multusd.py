@@ -1,4 +1,4 @@
-"""For programs that multusd runs: readiness, heartbeat, status, outputs. One file, standard library only.
+"""For programs that multusd runs: readiness, heartbeat, status, outputs, inputs. One file, standard library only.
 
     import multusd
 
@@ -14,6 +14,7 @@ program needs no second way to run. An error is an OSError, or a ValueError wher
 Public domain (CC0); no condition, no warranty.
 """
 
+import collections
 import ctypes
 import fcntl
 import mmap
@@ -25,6 +26,14 @@ import time
 # GPIO_V2_LINE_SET_VALUES_IOCTL of <linux/gpio.h> (Linux 5.10), and its argument: bits, mask.
 _SET_VALUES = 0xC010B40F
 _VALUES = struct.Struct("=QQ")
+
+# The page of inputs: a header (magic, version, count), then records, 64 bytes each.
+_HEADER = struct.Struct("=8sII")
+_RECORD = struct.Struct("=IIQQQ32s")
+
+Input = collections.namedtuple("Input", "on high edges time_ns")
+Input.__doc__ = """One input as it was published last: what it means and its voltage (None: it is not read now), edges
+since multusd requested it, and when the last of them was (CLOCK_MONOTONIC, as time.monotonic_ns(); 0: none)."""
 
 
 class Multusd:
@@ -41,6 +50,11 @@ class Multusd:
         #: The longest silence allowed, in seconds; None: nobody judges. A third of it is a good pace.
         self.limit = int(micros) / 1e6 if micros else None
         self._outputs = dict(_pairs(environ.get("MULTUSD_OUTPUTS", "")))
+        self._inputs = None
+        if environ.get("MULTUSD_INPUTS"):
+            self._inputs = mmap.mmap(int(environ["MULTUSD_INPUTS"]), 0, prot=mmap.PROT_READ)
+            if _HEADER.unpack_from(self._inputs)[:2] != (b"multusdI", 1):
+                raise ValueError("MULTUSD_INPUTS: another version's")
         # Under another supervisor that speaks sd_notify there is only WATCHDOG_USEC.
         means = environ.get("MULTUSD_HEARTBEAT") or ("notify" if environ.get("WATCHDOG_USEC") else "")
         self._beat = self._understand(means)
@@ -120,6 +134,22 @@ class Multusd:
             if error.errno not in (25, 22):  # ENOTTY, EINVAL: no GPIO line
                 raise
             os.pwrite(number, b"1\n" if on else b"0\n", 0)
+
+
+    def input(self, name):
+        """One of the machine's inputs (`inputs =`); KeyError: there is none of this name. No system call."""
+        for at in range(64, 64 * (1 + _HEADER.unpack_from(self._inputs)[2]) if self._inputs else 0, 64):
+            if name and _RECORD.unpack_from(self._inputs, at)[5].rstrip(b"\0") == name.encode():
+                return self._read(at)
+        raise KeyError(name)
+
+    def _read(self, at):
+        while True:
+            sequence, flags, edges, time_ns, _, _ = _RECORD.unpack_from(self._inputs, at)
+            # Odd while it is written; the same afterwards: nothing was written meanwhile.
+            if sequence & 1 == 0 and _RECORD.unpack_from(self._inputs, at)[0] == sequence:
+                high, on = (bool(flags & 2), bool(flags & 4)) if flags & 1 else (None, None)
+                return Input(on, high, edges, time_ns)
 
 
 def _pairs(text):

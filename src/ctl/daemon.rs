@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Call, Exit, Failure, fail, nearest, words};
 use crate::limits::{PACKET_BYTES_MAX, PROGRAM_COUNT_MAX};
-use crate::protocol::{self, DaemonStatus, Event, ProgramStatus, Refusal, Reply, Request};
+use crate::protocol::{self, DaemonStatus, Event, LiveTimes, ProgramStatus, Refusal, Reply, Request};
 use crate::sys::clock::now;
 use crate::sys::control_client::{Client, Trouble};
 use crate::sys::terminal::{Interrupts, Woken};
@@ -110,6 +110,14 @@ impl Daemon {
     pub fn about(&mut self) -> Result<DaemonStatus, Failure> {
         match self.ask(&Request::Daemon)? {
             Reply::Daemon(status) => Ok(status),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// How long outputs can stay live.
+    pub fn live(&mut self) -> Result<LiveTimes, Failure> {
+        match self.ask(&Request::Live)? {
+            Reply::Live(times) => Ok(times),
             other => Err(unexpected(&other)),
         }
     }

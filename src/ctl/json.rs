@@ -5,7 +5,9 @@
 use nanoserde::SerJson;
 
 use super::lines::{state, voltage};
-use crate::protocol::{self, DaemonStatus, Event, InputStatus, OutputStatus, ProgramStatus, State};
+use crate::protocol::{
+    self, DaemonStatus, Event, InputStatus, LiveTimes, OutputStatus, ProgramStatus, State,
+};
 
 #[derive(SerJson)]
 #[nserde(serialize_none_as_null)]
@@ -18,7 +20,18 @@ struct Status {
     shutdown_in_ms: Option<u64>,
     config_note: Option<String>,
     limitations: Vec<String>,
+    live_ms: Option<Live>,
     programs: Vec<Program>,
+}
+
+#[derive(SerJson)]
+#[nserde(serialize_none_as_null)]
+struct Live {
+    crash: Option<u64>,
+    hang: Option<u64>,
+    supervisor: Option<u64>,
+    guard: Option<u64>,
+    kernel: Option<u64>,
 }
 
 #[derive(SerJson)]
@@ -171,7 +184,14 @@ pub fn watchdogs(
 }
 
 /// The daemon and programs, as one object on one line.
-pub fn status(daemon: &DaemonStatus, programs: &[ProgramStatus]) -> String {
+pub fn status(daemon: &DaemonStatus, live: &LiveTimes, programs: &[ProgramStatus]) -> String {
+    let live_ms = (live.outputs > 0).then_some(Live {
+        crash: live.crash_ms,
+        hang: live.hang_ms,
+        supervisor: live.supervisor_ms,
+        guard: live.guard_ms,
+        kernel: live.kernel_ms,
+    });
     let status = Status {
         version: daemon.version.to_string(),
         guard_pid: daemon.guard_pid,
@@ -181,6 +201,7 @@ pub fn status(daemon: &DaemonStatus, programs: &[ProgramStatus]) -> String {
         shutdown_in_ms: daemon.shutdown_in_ms,
         config_note: some(&daemon.config_note),
         limitations: daemon.limitations.iter().map(|text| text.to_string()).collect(),
+        live_ms,
         programs: programs.iter().map(program).collect(),
     };
     status.serialize_json() + "\n"

@@ -25,12 +25,14 @@ pub fn status(call: &Call) -> Outcome {
 /// What there is to see, and the exit code it means.
 fn view(call: &Call, daemon: &mut Daemon, look: Look) -> Result<(String, Exit), Failure> {
     let everything = call.arguments.is_empty();
-    let about = if everything || call.json { Some(daemon.about()?) } else { None };
+    let about = if everything || call.json { Some((daemon.about()?, daemon.live()?)) } else { None };
     let programs = if everything { daemon.programs()? } else { daemon.named(&call.arguments)? };
     let all_run = programs.iter().all(|program| program.state == State::Running);
     let text = match about {
-        Some(about) if call.json => json::status(&about, &programs),
-        Some(about) => words::about(&about, &programs) + &words::table(&programs, look),
+        Some((about, live)) if call.json => json::status(&about, &live, &programs),
+        Some((about, live)) => {
+            words::about(&about, &programs) + &words::live(&live) + &words::table(&programs, look)
+        }
         None => words::table(&programs, look),
     };
     Ok((text, if everything || all_run { Exit::Ok } else { Exit::NotRunning }))

@@ -1,6 +1,6 @@
 //! Replies to words: tables and sentences for people. Pure; knows no terminal but its width.
 
-use crate::protocol::{DaemonStatus, Event, LastExit, ProgramStatus, State};
+use crate::protocol::{DaemonStatus, Event, LastExit, LiveTimes, ProgramStatus, State};
 use crate::time::Millis;
 
 use super::signals;
@@ -92,6 +92,29 @@ pub fn about(daemon: &DaemonStatus, programs: &[ProgramStatus]) -> String {
         text += &["limitation: ", &clean(limitation), "\n"].concat();
     }
     text
+}
+
+/// How long outputs can stay live; nothing where there are none.
+pub fn live(times: &LiveTimes) -> String {
+    if times.outputs == 0 {
+        return String::new();
+    }
+    let mut text = String::from("outputs stay live at most:");
+    for (cause, time) in [
+        (" crash ", times.crash_ms),
+        (", hang ", times.hang_ms),
+        (", hang of multusd too ", times.supervisor_ms),
+        (", guard ", times.guard_ms),
+        (", kernel ", times.kernel_ms),
+    ] {
+        text += cause;
+        text += &match time {
+            None => "for ever".to_string(),
+            Some(time @ ..10_000) => [&time.to_string(), "ms"].concat(),
+            Some(time) => duration(Millis(time)),
+        };
+    }
+    text + "\n"
 }
 
 fn times(count: u32) -> String {

@@ -25,7 +25,7 @@ use super::news::News;
 use super::observe::handle;
 use super::perform::FLAG_READY;
 use super::reload::understand;
-use super::spec::{Base, Resolved, Spec, digest};
+use super::spec::{self, Base, Resolved, Spec, digest};
 use super::table::{Beside, Entry, rules};
 use super::{Daemon, Options, Token, last_good, reload, shutdown};
 
@@ -83,6 +83,15 @@ impl Daemon {
         }
         let pid = format!("{}\n", page.guard.load(SeqCst));
         file::replace(&daemon.run_dir.join("multusd.pid"), pid.as_bytes())?;
+        let beats = |program: &Rc<config::Program>| program.heartbeat.is_some() && spec::uses_notify(program);
+        if config.programs.iter().any(beats) {
+            let length = socket::lengthen_queues();
+            if length < 64 {
+                daemon.say_limitation(format_args!(
+                    "a NOTIFY_SOCKET holds {length} messages only (net.unix.max_dgram_qlen): who beats fast may wait"
+                ));
+            }
+        }
         let notify = daemon.run_dir.join("notify");
         file::make_directory(&notify, 0o755).map_err(|error| at(&notify, &error))?;
         if let Some(name) = &config.daemon.hostname {

@@ -147,6 +147,7 @@ impl Daemon {
                 | Request::Inputs { .. }
                 | Request::Outputs { .. }
                 | Request::Watchdogs
+                | Request::Live
         );
         if !harmless && !allowed {
             let who =
@@ -177,6 +178,7 @@ impl Daemon {
             Request::Outputs { from } => self.outputs_page(from),
             Request::SetOutput { name, level, force } => self.set_output(&name, level, force),
             Request::Watchdogs => self.watch_report(),
+            Request::Live => Reply::Live(self.live_times()),
         })
     }
 
@@ -185,6 +187,7 @@ impl Daemon {
         let mut limitations = self.limitations.clone();
         // More than fit are on standard error only.
         let mut add = |words: core::fmt::Arguments| drop(limitations.push(text(words)));
+        self.open_promises(&mut add);
         self.watch_limitations(&mut add);
         if let Some(why) = self.why_gate_is_closed() {
             add(format_args!("{why}"));

@@ -14,6 +14,7 @@ mod boot;
 mod check;
 mod control;
 mod files;
+mod guarantees;
 mod helper;
 mod in_force;
 mod inputs;
@@ -42,7 +43,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use crate::config;
 use crate::limits::{CONTROL_CLIENT_COUNT_MAX, PROGRAM_COUNT_MAX};
-use crate::protocol::{self, Text};
+use crate::protocol::{self, LIMITATION_COUNT_MAX, Text};
 use crate::supervisor::{Action, Actions, ChildId, Event, Supervisor};
 use crate::sys::cgroup::Hierarchy;
 use crate::sys::clock;
@@ -156,7 +157,7 @@ struct Daemon {
     /// Why the configuration in force is not the file's.
     note: Text,
     /// What cannot be done here.
-    limitations: heapless::Vec<Text, 8>,
+    limitations: heapless::Vec<Text, LIMITATION_COUNT_MAX>,
     reload: reload::Progress,
     end: shutdown::End,
     outputs: Vec<Output>,

@@ -323,6 +323,13 @@ impl Daemon {
                 }
             }
         }
+        let failed = self.outputs.iter().find_map(|output| match output.reading {
+            Reading::Failed(errno) if output.owner == Some(child) => Some((output.name(self.page), errno)),
+            _ => None,
+        });
+        if let (Some((name, errno)), Some(entry)) = (failed, self.entry(child)) {
+            entry.explain(format_args!("output {name}: {}", describe(errno)));
+        }
         self.report_proof(child);
     }
 
@@ -420,11 +427,7 @@ impl Daemon {
     fn heed_output(&mut self, index: usize, reading: Reading, attempt: u32) {
         let output = &mut self.outputs[index];
         let Some(errno) = output.heed(self.page, reading, attempt) else { return };
-        let (name, why, owner) = (output.name(self.page), describe(errno), output.owner);
-        say!("output {name}: NOT CONFIRMED: {why}");
-        if let Some(entry) = owner.and_then(|child| self.entry(child)) {
-            entry.explain(format_args!("output {name}: {why}"));
-        }
+        say!("output {}: NOT CONFIRMED: {}", output.name(self.page), describe(errno));
     }
 
     /// Helpers that are overdue or died, outputs that no program answers for, those that leave.

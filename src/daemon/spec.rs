@@ -289,12 +289,6 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
         ProgramReady::Descriptor(number) => (None, Some(*number)),
         _ => (None, None),
     };
-    let watched = program.heartbeat.as_ref().and_then(|heartbeat| match &heartbeat.kind {
-        HeartbeatKind::File(path) => {
-            Path::new(path).parent().map(|directory| directory.to_string_lossy().into_owned())
-        }
-        _ => None,
-    });
     let reload = match &program.reload {
         Some(Reload::Command(hook)) => Some(command(&hook.command, &path)),
         _ => None,
@@ -329,7 +323,7 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
             notify: uses_notify(program),
             ready_descriptor,
             beat_descriptor: beat_descriptor(program),
-            watched,
+            watched: watched(program),
             stdout_is_null: stdout.is_none(),
             stderr_is_null: stderr.is_none(),
             forking: program.kind == ProgramKind::Forking,
@@ -369,7 +363,8 @@ fn handed_over(
     (outputs, inputs)
 }
 
-fn uses_notify(program: &Program) -> bool {
+/// It is told a NOTIFY_SOCKET.
+pub fn uses_notify(program: &Program) -> bool {
     let beats = program.heartbeat.as_ref().is_some_and(|heartbeat| heartbeat.kind == HeartbeatKind::Notify);
     program.kind == ProgramKind::Notify || program.ready == ProgramReady::Notify || beats
 }
@@ -380,6 +375,14 @@ fn beat_descriptor(program: &Program) -> Option<i32> {
     let inherits = matches!(heartbeat.kind, HeartbeatKind::Fd | HeartbeatKind::Counter);
     let is_taken = program.ready == ProgramReady::Descriptor(3);
     inherits.then_some(if is_taken { 4 } else { 3 })
+}
+
+/// The directory in which its file beats.
+fn watched(program: &Program) -> Option<String> {
+    match &program.heartbeat.as_ref()?.kind {
+        HeartbeatKind::File(path) => Some(Path::new(path).parent()?.to_string_lossy().into_owned()),
+        _ => None,
+    }
 }
 
 /// What a program's environment has beyond the inherited: the file's, then the section's, then ours;

@@ -299,6 +299,16 @@ impl Daemon {
         text
     }
 
+    /// Timeouts of those that are armed.
+    pub(super) fn armed_watchdogs(&self) -> impl Iterator<Item = Millis> {
+        self.watch.each.iter().filter_map(|watched| watched.timeout)
+    }
+
+    /// Milliseconds between two beats.
+    pub(super) fn pace(&self) -> Option<u64> {
+        self.watch.pace
+    }
+
     /// What an operator must know of the watchdogs, a sentence each, as long as it is so.
     pub(super) fn watch_limitations(&self, add: &mut dyn FnMut(core::fmt::Arguments)) {
         let config = &self.in_force.config.board.watchdogs;

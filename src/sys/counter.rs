@@ -36,7 +36,7 @@ pub fn read(page: BorrowedFd) -> u64 {
 }
 
 /// The page as its program sees it. Stays mapped for as long as the process lives.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Mapped(&'static AtomicU64);
 
 impl Mapped {

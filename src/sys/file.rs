@@ -48,6 +48,11 @@ pub fn write_some(sink: BorrowedFd, bytes: &[u8]) -> Result<(), SysError> {
     }
 }
 
+/// Writes a few bytes where a file begins.
+pub fn write_at_start(file: BorrowedFd, bytes: &[u8]) -> Result<(), SysError> {
+    nix::sys::uio::pwrite(file, bytes, 0).map(drop).map_err(SysError::of("write"))
+}
+
 /// Another number for the same; close-on-exec.
 pub fn duplicate(descriptor: BorrowedFd) -> Result<OwnedFd, SysError> {
     // SAFETY: integers; the descriptor returned is ours.

@@ -134,8 +134,9 @@ mod call {
     nix::ioctl_readwrite!(get_line, 0xb4, 0x07, LineRequest);
     nix::ioctl_readwrite!(set_config, 0xb4, 0x0d, LineConfig);
     nix::ioctl_readwrite!(get_values, 0xb4, 0x0e, LineValues);
+    nix::ioctl_readwrite!(set_values, 0xb4, 0x0f, LineValues);
 }
-use call::{get_chip_info, get_line, get_line_info, get_values, set_config};
+use call::{get_chip_info, get_line, get_line_info, get_values, set_config, set_values};
 
 /// A chip that is there.
 pub struct Chip {
@@ -263,6 +264,13 @@ pub fn value(line: BorrowedFd) -> Result<bool, SysError> {
     // SAFETY: as in `Chip::open`.
     unsafe { get_values(line.as_raw_fd(), &mut values) }.map_err(SysError::of("GPIO line"))?;
     Ok(values.bits & 1 == 1)
+}
+
+/// Drives a line at this value, and leaves what else it is as it is: for the program that owns it.
+pub fn set(line: BorrowedFd, value: bool) -> Result<(), SysError> {
+    let mut values = LineValues { bits: value.into(), mask: 1 };
+    // SAFETY: as in `Chip::open`.
+    unsafe { set_values(line.as_raw_fd(), &mut values) }.map(drop).map_err(SysError::of("GPIO line"))
 }
 
 /// The last of the edges that wait.

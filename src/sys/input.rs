@@ -93,22 +93,7 @@ impl Board {
 
     /// Maps it.
     pub fn map(memory: BorrowedFd) -> Result<Board, SysError> {
-        // SAFETY: a new shared mapping of our own file, nobody's memory is replaced.
-        let address = unsafe {
-            libc::mmap(
-                core::ptr::null_mut(),
-                size_of::<Layout>(),
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                memory.as_raw_fd(),
-                0,
-            )
-        };
-        if address == libc::MAP_FAILED {
-            return Err(SysError::last("mmap"));
-        }
-        // SAFETY: as long as Layout by its seals, page-aligned, of integers and atomics, never unmapped.
-        let board = Board(unsafe { &*address.cast::<Layout>() });
+        let board = Board(map(memory, libc::PROT_READ | libc::PROT_WRITE)?);
         board.0.version.store(VERSION, SeqCst);
         board.0.count.store(INPUT_COUNT_MAX as u32, SeqCst);
         board.0.magic.store(MAGIC, SeqCst);
@@ -139,6 +124,53 @@ impl Board {
             high: (flags & 1 == 1).then_some(flags & 2 == 2),
             edges: record.edges.load(SeqCst),
             at_ns: record.at_ns.load(SeqCst),
+        }
+    }
+}
+
+fn map(memory: BorrowedFd, access: libc::c_int) -> Result<&'static Layout, SysError> {
+    let length = size_of::<Layout>();
+    // SAFETY: a new shared mapping, nobody's memory is replaced.
+    let address =
+        unsafe { libc::mmap(core::ptr::null_mut(), length, access, libc::MAP_SHARED, memory.as_raw_fd(), 0) };
+    if address == libc::MAP_FAILED {
+        return Err(SysError::last("mmap"));
+    }
+    // SAFETY: as long as Layout by its seals, page-aligned, of integers and atomics, never unmapped.
+    Ok(unsafe { &*address.cast::<Layout>() })
+}
+
+/// The page as a program sees it: to be read only.
+#[derive(Clone, Copy)]
+pub struct Reader(&'static Layout);
+
+impl Reader {
+    /// Maps the page that was inherited. EINVAL: it is another version's, or something else.
+    pub fn map(page: BorrowedFd) -> Result<Reader, SysError> {
+        let einval = SysError { operation: "MULTUSD_INPUTS", errno: libc::EINVAL };
+        if file::size(page)? < size_of::<Layout>() as u64 {
+            return Err(einval);
+        }
+        let layout = map(page, libc::PROT_READ)?;
+        let is_known = layout.magic.load(SeqCst) == MAGIC && layout.version.load(SeqCst) == VERSION;
+        if is_known { Ok(Reader(layout)) } else { Err(einval) }
+    }
+
+    /// The input of this name: whether it is on (none: it is not read), and the rest; `None`: there is none.
+    pub fn read(&self, name: &str) -> Option<(Option<bool>, Published)> {
+        let is_named = |record: &&Record| {
+            let letters = record.name.iter().map(|cell| cell.load(SeqCst)).take_while(|letter| *letter != 0);
+            letters.eq(name.bytes()) && !name.is_empty()
+        };
+        let (index, record) = self.0.records.iter().enumerate().find(|(_, record)| is_named(record))?;
+        loop {
+            let before = record.sequence.load(SeqCst);
+            let (flags, seen) = (record.flags.load(SeqCst), Board(self.0).published(index));
+            // Odd for the nanoseconds of a write; or for as long as a successor takes, should its writer be killed.
+            if before & 1 == 0 && record.sequence.load(SeqCst) == before {
+                return Some(((flags & 1 == 1).then_some(flags & 4 == 4), seen));
+            }
+            core::hint::spin_loop();
         }
     }
 }

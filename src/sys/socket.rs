@@ -110,6 +110,26 @@ pub fn send(connection: BorrowedFd, packet: &[u8]) -> bool {
     nix::sys::socket::send(connection.as_raw_fd(), packet, flags).is_ok()
 }
 
+/// Messages a NOTIFY_SOCKET is to hold; systemd's choice too. Kernels start with 10.
+const QUEUE_LENGTH: u32 = 512;
+
+/// Lets sockets made from now on hold more messages (net.unix.max_dgram_qlen, root only; the machine's, never
+/// lowered); how many they hold.
+pub fn lengthen_queues() -> u32 {
+    let path = Path::new("/proc/sys/net/unix/max_dgram_qlen");
+    let length = || {
+        let text = super::file::read(path).unwrap_or_default();
+        str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    };
+    if length() < QUEUE_LENGTH
+        && let Ok(file) = super::file::open_path(path, nix::fcntl::OFlag::O_WRONLY, 0)
+    {
+        // Read back below.
+        let _ = super::file::append(file.as_fd(), b"512\n");
+    }
+    length()
+}
+
 /// A program's NOTIFY_SOCKET, its owner's alone.
 pub fn listen_notify(path: &Path, owner: Option<(u32, u32)>) -> Result<OwnedFd, SysError> {
     let socket = bound(path, SockType::Datagram, 0o600)?;

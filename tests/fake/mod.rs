@@ -51,6 +51,7 @@ pub enum Answer {
 /// What the fake knows.
 pub struct World {
     pub daemon: DaemonStatus,
+    pub live: LiveTimes,
     pub programs: Vec<ProgramStatus>,
     /// The long text behind replies.
     pub page: String,
@@ -82,6 +83,7 @@ impl World {
         };
         World {
             daemon,
+            live: LiveTimes::default(),
             programs,
             page: String::new(),
             moves: VecDeque::new(),
@@ -128,6 +130,7 @@ impl World {
         let done = Reply::Done { text: heapless::String::new() };
         match request {
             Request::Daemon => Reply::Daemon(self.daemon.clone()),
+            Request::Live => Reply::Live(self.live),
             Request::Status { from } => {
                 let from = usize::from(*from);
                 let page = self.programs.iter().skip(from).take(PAGE_COUNT).cloned().collect();

@@ -11,6 +11,7 @@ mod guest;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod machine;
+mod outputs;
 mod qmp;
 mod shipped;
 mod watchdog;

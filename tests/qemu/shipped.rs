@@ -21,7 +21,7 @@ pub fn executable(machine: &str) -> PathBuf {
 }
 
 /// A guest with the executable under both names.
-fn equipped(name: &str) -> Guest {
+pub fn equipped(name: &str) -> Guest {
     let mut guest = Guest::restored(name);
     guest.put(executable("aarch64"), "/bin/multusd");
     guest.ok("ln -s multusd /bin/multusctl");
@@ -29,7 +29,7 @@ fn equipped(name: &str) -> Guest {
 }
 
 /// Starts multusd in the guest and waits until these programs are ready.
-fn supervise(guest: &mut Guest, config: &str, programs: &str) {
+pub fn supervise(guest: &mut Guest, config: &str, programs: &str) {
     guest.put_bytes(config.as_bytes(), 0o644, "/etc/multusd.cfg");
     guest.ok("(multusd --run-dir /run/multusd >/tmp/multusd.log 2>&1 </dev/null &)");
     guest.ok(&format!(
@@ -42,7 +42,7 @@ fn status(guest: &mut Guest) -> Status {
 }
 
 /// A condition in the guest's shell, looked at until it holds: `order` has a limit of its own.
-fn await_in(guest: &mut Guest, condition: &str) {
+pub fn await_in(guest: &mut Guest, condition: &str) {
     guest.ok_within(guest_seconds(60), &format!("until {condition}; do sleep 0.05; done"));
 }
 

@@ -1,0 +1,80 @@
+//! What status says of how long an output can stay live, and of what a configuration leaves open.
+
+mod harness;
+
+use harness::Instance;
+use nanoserde::DeJson;
+
+#[derive(DeJson)]
+struct Status {
+    limitations: Vec<String>,
+    live_ms: Option<Live>,
+}
+
+#[derive(DeJson, Debug, PartialEq)]
+struct Live {
+    crash: Option<u64>,
+    hang: Option<u64>,
+    supervisor: Option<u64>,
+    guard: Option<u64>,
+    kernel: Option<u64>,
+}
+
+fn status(instance: &Instance) -> Status {
+    Status::deserialize_json(&instance.ctl_ok(&["status", "--json"])).expect("JSON")
+}
+
+/// With the file of the lamp in place.
+fn start(test: &str, config: &str) -> Instance {
+    let mut instance = Instance::prepare(test, "", config);
+    std::fs::write(instance.dir.join("lamp"), "0\n").unwrap();
+    instance.launch();
+    instance
+}
+
+const OUTPUT: &str = "[output:lamp]\npath = %(here)s/lamp\ntimeout = 200ms\n";
+
+#[test]
+fn the_longest_time_of_each_failure_is_said_and_for_ever_where_nobody_would_notice() {
+    let program = "[program:pump]\ncommand = sleep 1000\nstartsecs = 0\noutputs = lamp\n";
+    let mut instance = start("guarantees", &format!("{OUTPUT}{program}"));
+    instance.await_state("pump", "running");
+    let first = status(&instance);
+    let live = Live { crash: Some(200), hang: None, supervisor: None, guard: Some(10_200), kernel: None };
+    assert_eq!(first.live_ms, Some(live));
+    for words in ["pump has outputs and neither heartbeat nor check", "no watchdog is armed"] {
+        assert!(first.limitations.iter().any(|said| said.contains(words)), "{:?}", first.limitations);
+    }
+    let text = instance.ctl_ok(&["status"]);
+    assert!(text.contains("outputs stay live at most: crash 200ms, hang for ever"), "{text}");
+    // With a heartbeat it is known, and nothing is left open about the program.
+    instance.write_config(&format!("{OUTPUT}{program}heartbeat = 60s\n"));
+    instance.ctl_ok(&["reload"]);
+    let second = status(&instance);
+    let live = second.live_ms.expect("there is an output");
+    assert_eq!((live.hang, live.supervisor), (Some(60_200), Some(63_200)));
+    assert!(!second.limitations.iter().any(|said| said.contains("neither")), "{:?}", second.limitations);
+    instance.quit();
+}
+
+#[test]
+fn a_check_bounds_a_hang_by_its_whole_window() {
+    let config = format!(
+        "{OUTPUT}[program:pump]\ncommand = sleep 1000\nstartsecs = 0\noutputs = lamp\ncheck = true\n\
+         check_interval = 2s\ncheck_timeout = 1s\ncheck_failures = 2 of 4\n"
+    );
+    let mut instance = start("guarantees-check", &config);
+    instance.await_state("pump", "running");
+    assert_eq!(status(&instance).live_ms.and_then(|live| live.hang), Some(4 * 3000 + 200));
+    instance.quit();
+}
+
+#[test]
+fn without_outputs_there_is_nothing_to_say() {
+    let mut instance =
+        Instance::start("guarantees-none", "[program:a]\ncommand = sleep 1000\nstartsecs = 0\n");
+    instance.await_state("a", "running");
+    assert_eq!(status(&instance).live_ms, None);
+    assert!(!instance.ctl_ok(&["status"]).contains("stay live"));
+    instance.quit();
+}
