@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use crate::config::HeartbeatKind;
 use crate::limits::HEARTBEAT_MS_MIN;
-use crate::supervisor::{ChildId, Event, Generation};
+use crate::supervisor::{ChildId, Event, Generation, State};
 use crate::sys::page::{KeepForProgram, Slot};
 use crate::sys::{cgroup, clock, describe, poll, process, socket};
 use crate::time::Millis;
@@ -93,6 +93,8 @@ impl Daemon {
             ("EXTEND_TIMEOUT_USEC", _, Some(more)) => {
                 Event::DeadlineExtended { child, generation, until: now + more }
             }
+            // It was told to, and has its time already.
+            ("STOPPING", "1", _) if entry.published == State::Stopping => return,
             // Said once: from now on it has its stop time, and beats count no more.
             ("STOPPING", "1", _) if !std::mem::replace(&mut entry.is_leaving, true) => {
                 let until = now + entry.program.stopwaitsecs;
