@@ -10,7 +10,7 @@
 //! - [`self_test`] TRIES THE KERNEL on the machine it runs on: will it carry multusd?
 //! - [`client`]: what a program that multusd runs says to it.
 //! - [`applets`]: which of all this is run.
-//! - [`limits`], [`time`]: known to all.
+//! - [`limits`], [`time`], [`packed`]: known to all.
 #![deny(unsafe_code)]
 
 pub mod applets;
@@ -20,6 +20,7 @@ pub mod ctl;
 pub mod daemon;
 pub mod guard;
 pub mod limits;
+pub mod packed;
 pub mod probe;
 pub mod protocol;
 pub mod self_test;

@@ -1,15 +1,14 @@
 //! What goes over the control socket: one request packet in, one reply packet out.
 //!
-//! SOCK_SEQPACKET on `RUN/control`. Byte 0 is the protocol's version, then postcard. Enums grow at
-//! their end only, and a struct that was released never changes (postcard cannot leave fields out):
+//! SOCK_SEQPACKET on `RUN/control`. Byte 0 is the protocol's version, then what [`crate::packed`] makes of it.
+//! Enums grow at their end only, and a struct that was released never changes (no field can be left out):
 //! bytes that any released version wrote decode for ever (golden test).
 //! Pure: encodes and decodes, knows no socket.
 
 #![allow(missing_docs, reason = "each request has its sentence; its fields are named by what they carry")]
 
-use serde::{Deserialize, Serialize};
-
 use crate::limits::{NAME_BYTES_MAX, WATCHDOG_COUNT_MAX};
+use crate::packed::{self, Packed, packed};
 
 /// Version of the protocol, byte 0 of every packet.
 pub const VERSION: u8 = 1;
@@ -36,9 +35,11 @@ pub type Name = heapless::String<NAME_BYTES_MAX>;
 pub type Text = heapless::String<200>;
 
 /// What a client asks.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
 pub enum Request {
     /// Who answers: `Reply::Daemon`.
+    #[default]
     Daemon,
     /// Programs from this table position on, at most a page: `Reply::Status`.
     Status { from: u16 },
@@ -74,11 +75,31 @@ pub enum Request {
     /// How long outputs can stay live: `Reply::Live`.
     Live,
 }
+packed!(enum Request {
+    0 Daemon,
+    1 Status { from },
+    2 Order { name, order },
+    3 Signal { name, signal },
+    4 ReloadProgram { name },
+    5 Reload { dry },
+    6 Subscribe,
+    7 Quit,
+    8 Shutdown { how, in_ms },
+    9 CancelShutdown,
+    10 Page { from },
+    11 Inputs { from },
+    12 Outputs { from },
+    13 SetOutput { name, level, force },
+    14 Watchdogs,
+    15 Live,
+});
 
 /// A level by any of its names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
 pub enum LevelWord {
     /// The voltage.
+    #[default]
     Low,
     /// The voltage.
     High,
@@ -87,20 +108,26 @@ pub enum LevelWord {
     /// Active.
     On,
 }
+packed!(enum LevelWord { 0 Low, 1 High, 2 Off, 3 On });
 
 /// Which end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
 pub enum Shutdown {
     /// Reboot.
+    #[default]
     Reboot,
     /// Power off.
     PowerOff,
 }
+packed!(enum Shutdown { 0 Reboot, 1 PowerOff });
 
 /// Orders, as `supervisor::Order`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
 pub enum Order {
     /// Run it and keep it running.
+    #[default]
     Start,
     /// Run it once.
     Once,
@@ -113,10 +140,12 @@ pub enum Order {
     /// SIGCONT.
     Resume,
 }
+packed!(enum Order { 0 Start, 1 Once, 2 Stop, 3 Restart, 4 Pause, 5 Resume });
 
 /// What the daemon answers.
 #[allow(clippy::large_enum_variant, reason = "one at a time, on the stack: the loop does not allocate")]
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
 pub enum Reply {
     /// Taken, or done. The text says what changed where there is something to say.
     Done { text: Text },
@@ -143,11 +172,25 @@ pub enum Reply {
     /// How long outputs can stay live.
     Live(LiveTimes),
 }
+packed!(enum Reply {
+    0 Done { text },
+    1 Refused { why, text },
+    2 Daemon(status),
+    3 Status { programs, next },
+    4 Events { events },
+    5 Page { text, next },
+    6 Inputs { inputs, next },
+    7 Outputs { outputs, next },
+    8 Watchdogs { watchdogs, withheld, temperature },
+    9 Live(times),
+});
 
 /// Why not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
 pub enum Refusal {
     /// The client may not.
+    #[default]
     NotAllowed,
     /// No such program.
     NoSuchProgram,
@@ -160,9 +203,11 @@ pub enum Refusal {
     /// The configuration has errors.
     BadConfig,
 }
+packed!(enum Refusal { 0 NotAllowed, 1 NoSuchProgram, 2 NotRunning, 3 Failed, 4 BadRequest, 5 BadConfig });
 
 /// The daemon itself.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
 pub struct DaemonStatus {
     /// Version of multusd.
     pub version: heapless::String<24>,
@@ -183,9 +228,21 @@ pub struct DaemonStatus {
     /// What cannot be done here (no control groups, not root, …), one sentence each, in pages.
     pub limitations: heapless::Vec<Text, LIMITATION_COUNT_MAX>,
 }
+packed!(DaemonStatus {
+    version,
+    guard_pid,
+    supervisor_pid,
+    uptime_ms,
+    supervisor_restarts,
+    programs,
+    shutdown_in_ms,
+    config_note,
+    limitations,
+});
 
 /// One program, as `supervisor::Status` and what the daemon knows besides.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
 pub struct ProgramStatus {
     /// Name.
     pub name: Name,
@@ -214,9 +271,25 @@ pub struct ProgramStatus {
     /// Outputs it owns.
     pub outputs: heapless::Vec<Output, 8>,
 }
+packed!(ProgramStatus {
+    name,
+    state,
+    pid,
+    restarts,
+    failures,
+    uptime_ms,
+    since_ms,
+    next_start_ms,
+    last_exit,
+    reason,
+    status_text,
+    heartbeat,
+    outputs,
+});
 
 /// One watchdog.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
 pub struct Watchdog {
     /// Its section's; empty for `[watchdog]`.
     pub name: Name,
@@ -235,9 +308,11 @@ pub struct Watchdog {
     /// Why it is not armed, or what else there is to know.
     pub note: Text,
 }
+packed!(Watchdog { name, what, asked_ms, timeout_ms, pretimeout_ms, left_ms, fed_ms, note });
 
 /// The temperature that programs may run at.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
 pub struct Temperature {
     /// Thousandths of a degree Celsius; none: it cannot be read.
     pub now: Option<i32>,
@@ -253,10 +328,12 @@ pub struct Temperature {
     /// All that in a sentence.
     pub text: Text,
 }
+packed!(Temperature { now, min, max, hysteresis, age_ms, open, text });
 
 /// For how long at most an output can stay live after a failure of each kind, in milliseconds; none: for
 /// ever, because nobody would notice.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
 pub struct LiveTimes {
     /// Outputs there are; with none the rest means nothing.
     pub outputs: u16,
@@ -271,27 +348,33 @@ pub struct LiveTimes {
     /// The kernel or the processor fails.
     pub kernel_ms: Option<u64>,
 }
+packed!(LiveTimes { outputs, crash_ms, hang_ms, supervisor_ms, guard_ms, kernel_ms });
 
 /// How a process ended: exactly one of the two.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
 pub struct LastExit {
     /// Exit code.
     pub code: Option<u8>,
     /// Signal number.
     pub signal: Option<u8>,
 }
+packed!(LastExit { code, signal });
 
 /// How a heartbeat stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
 pub struct Heartbeat {
     /// Milliseconds since the last beat.
     pub age_ms: u64,
     /// The longest silence allowed.
     pub limit_ms: u64,
 }
+packed!(Heartbeat { age_ms, limit_ms });
 
 /// One output a program owns.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
 pub struct Output {
     /// Name.
     pub name: heapless::String<31>,
@@ -300,9 +383,11 @@ pub struct Output {
     /// Whether that is its safe level, confirmed.
     pub safe: bool,
 }
+packed!(Output { name, level, safe });
 
 /// One input.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
 pub struct InputStatus {
     /// Name.
     pub name: Name,
@@ -319,11 +404,14 @@ pub struct InputStatus {
     /// What is wrong with it.
     pub reason: heapless::String<120>,
 }
+packed!(InputStatus { name, wire, level, active_low, edges, age_ms, reason });
 
 /// Who an output's level is from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
 pub enum OutputState {
     /// It is to have a level and is not confirmed to have it: `reason` says why.
+    #[default]
     Unconfirmed,
     /// Its `boot` level, read back.
     Boot,
@@ -334,9 +422,11 @@ pub enum OutputState {
     /// An operator's.
     Set,
 }
+packed!(enum OutputState { 0 Unconfirmed, 1 Boot, 2 Safe, 3 Driven, 4 Set });
 
 /// One output.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
 pub struct OutputStatus {
     /// Name.
     pub name: Name,
@@ -357,11 +447,14 @@ pub struct OutputStatus {
     /// What is wrong with it.
     pub reason: heapless::String<120>,
 }
+packed!(OutputStatus { name, wire, state, level, active_low, safe, confirmed_ms, owner, reason });
 
 /// States, as `supervisor::State`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
 pub enum State {
     /// Down, and meant to be.
+    #[default]
     Stopped,
     /// On its way up.
     Starting,
@@ -380,6 +473,7 @@ pub enum State {
     /// Waiting for what it requires.
     Held,
 }
+packed!(enum State { 0 Stopped, 1 Starting, 2 Running, 3 Backoff, 4 Stopping, 5 Exited, 6 Fatal, 7 Paused, 8 Held });
 
 impl State {
     /// Its name, as it is shown and as it stands in JSON.
@@ -399,7 +493,8 @@ impl State {
 }
 
 /// News: one program changed its state (or something happened to the daemon: empty name).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
 pub struct Event {
     /// Counts up by one; a gap means that this subscriber was too slow.
     pub seq: u64,
@@ -416,20 +511,30 @@ pub struct Event {
     /// Why, in words.
     pub reason: heapless::String<120>,
 }
+packed!(Event { seq, at_ms, name, from, to, pid, reason });
 
-/// Encodes a request or a reply into a packet's bytes; the slice returned is what to send.
+impl Default for Reply {
+    fn default() -> Self {
+        Reply::Done { text: Text::new() }
+    }
+}
+
+/// Encodes a request or a reply (which that does not change) into a packet's bytes; the slice returned is what to send.
 /// `None`: it does not fit the buffer (cannot happen with `limits::PACKET_BYTES_MAX`, tested).
-pub fn encode<'b>(message: &impl Serialize, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
+pub fn encode<'b>(message: &mut impl Packed, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
     let (version, rest) = buffer.split_first_mut()?;
     *version = VERSION;
-    let length = postcard::to_slice(message, rest).ok()?.len();
-    Some(&buffer[..=length])
+    let length = packed::write(message, rest)?;
+    buffer.get(..=length)
 }
 
 /// Decodes a packet. `None`: another version, or not a message. Never panics, whatever the bytes.
-pub fn decode<'b, T: Deserialize<'b>>(packet: &'b [u8]) -> Option<T> {
+pub fn decode<T: Packed + Default>(packet: &[u8]) -> Option<T> {
     match packet.split_first()? {
-        (&VERSION, rest) => postcard::from_bytes(rest).ok(),
+        (&VERSION, rest) => packed::read(rest).map(|(message, _)| message),
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

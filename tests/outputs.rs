@@ -3,6 +3,8 @@
 //!
 //! `MULTUSD_CRASHES` says how often a program crashes (500).
 
+#![allow(clippy::question_mark, reason = "in what DeJson derives")]
+
 mod harness;
 
 use std::fs;
@@ -260,6 +262,7 @@ fn setting_one_by_hand_needs_a_program_that_is_down_or_force_and_lasts_until_the
     let pump = "cd ${0%/*}; read level <lamp; echo $level >>levels; exec sleep 100000";
     let instance = start("outputs-set", &[("pump", pump)], &config);
     instance.await_state("pump", "running");
+    instance.await_lines("levels", 1);
     let refused = instance.ctl(&["outputs", "set", "lamp", "on"]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("pump runs and drives it"), "{refused:?}");

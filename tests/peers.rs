@@ -53,7 +53,7 @@ fn next(client: &Client) -> Result<Reply, Trouble> {
 
 fn ask(client: &Client) -> Result<Reply, Trouble> {
     let mut packet = [0; 8192];
-    let packet = protocol::encode(&Request::Daemon, &mut packet).unwrap();
+    let packet = protocol::encode(&mut Request::Daemon, &mut packet).unwrap();
     client.send(packet, clock::now() + Millis(10_000))?;
     next(client)
 }

@@ -123,7 +123,7 @@ fn connect(instance: &Instance) -> Client {
 fn ask(client: &Client, request: &Request) -> Reply {
     let (mut packet, mut reply) = ([0; 8192], [0; 8192]);
     let until = clock::now() + Millis(10_000);
-    client.send(protocol::encode(request, &mut packet).unwrap(), until).expect("sent");
+    client.send(protocol::encode(&mut request.clone(), &mut packet).unwrap(), until).expect("sent");
     protocol::decode(client.receive(&mut reply, until).expect("an answer")).expect("understood")
 }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-/// Which room may name which. `limits` and `time` are known to all; `lib` only lists the rooms.
+/// Which room may name which. `limits`, `time` and `packed` are known to all; `lib` only lists the rooms.
 const EDGES: &[(&str, &[&str])] = &[
     ("main", &["guard", "daemon", "ctl", "applets"]),
     ("applets", &["daemon", "ctl", "child", "probe", "self_test"]),
@@ -26,6 +26,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("sys", &[]),
     ("limits", &[]),
     ("time", &[]),
+    ("packed", &[]),
 ];
 
 /// The rooms that can do nothing but think, and what they must not name.
@@ -384,7 +385,8 @@ fn rooms_know_only_their_neighbours(source: &Source) -> Vec<String> {
             Some("crate" | "multusd") => parts.next().unwrap_or(""),
             _ => continue,
         };
-        let known = other == room || ["limits", "time"].contains(&other) || allowed.contains(&other);
+        let known =
+            other == room || ["limits", "time", "packed"].contains(&other) || allowed.contains(&other);
         if EDGES.iter().any(|(name, _)| *name == other) && !known {
             found.push(source.found(line, format!("{path}: `{room}` does not know `{other}`")));
         }

@@ -8,12 +8,12 @@ use multusd::protocol::{Reply, Request, decode, encode};
 
 fuzz_target!(|data: &[u8]| {
     let mut buffer = [0; PACKET_BYTES_MAX];
-    if let Some(request) = decode::<Request>(data) {
-        let packet = encode(&request, &mut buffer).expect("a request fits a packet");
+    if let Some(mut request) = decode::<Request>(data) {
+        let packet = encode(&mut request, &mut buffer).expect("a request fits a packet");
         assert_eq!(decode::<Request>(packet), Some(request));
     }
-    if let Some(reply) = decode::<Reply>(data) {
-        let packet = encode(&reply, &mut buffer).expect("a reply fits a packet");
+    if let Some(mut reply) = decode::<Reply>(data) {
+        let packet = encode(&mut reply, &mut buffer).expect("a reply fits a packet");
         assert_eq!(decode::<Reply>(packet), Some(reply));
     }
 });

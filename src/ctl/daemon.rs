@@ -43,7 +43,7 @@ impl Daemon {
     /// taken the subscription: no event of an order given after that can be missed.
     pub fn subscribe(call: &Call) -> Result<Daemon, Failure> {
         let mut news = Daemon::connect(call)?;
-        match news.ask(&Request::Subscribe)? {
+        match news.ask(&mut Request::Subscribe)? {
             Reply::Done { .. } => Ok(news),
             other => Err(unexpected(&other)),
         }
@@ -65,7 +65,7 @@ impl Daemon {
     }
 
     /// Asks, and waits for the reply.
-    pub fn ask(&mut self, request: &Request) -> Result<Reply, Failure> {
+    pub fn ask(&mut self, request: &mut Request) -> Result<Reply, Failure> {
         let packet = protocol::encode(request, &mut self.buffer).ok_or_else(not_understood)?;
         self.client.send(packet, self.deadline).map_err(|trouble| self.trouble(trouble))?;
         self.receive(self.deadline)
@@ -108,7 +108,7 @@ impl Daemon {
 
     /// The daemon itself.
     pub fn about(&mut self) -> Result<DaemonStatus, Failure> {
-        match self.ask(&Request::Daemon)? {
+        match self.ask(&mut Request::Daemon)? {
             Reply::Daemon(status) => Ok(status),
             other => Err(unexpected(&other)),
         }
@@ -116,7 +116,7 @@ impl Daemon {
 
     /// How long outputs can stay live.
     pub fn live(&mut self) -> Result<LiveTimes, Failure> {
-        match self.ask(&Request::Live)? {
+        match self.ask(&mut Request::Live)? {
             Reply::Live(times) => Ok(times),
             other => Err(unexpected(&other)),
         }
@@ -130,7 +130,7 @@ impl Daemon {
     ) -> Result<(), Failure> {
         let mut from = 0;
         loop {
-            let reply = self.ask(&ask(from))?;
+            let reply = self.ask(&mut ask(from))?;
             match take(reply)? {
                 // Onwards only: whatever the other end says, this loop ends.
                 Some(next) if next > from => from = next,
@@ -156,7 +156,7 @@ impl Daemon {
     pub fn page(&mut self) -> Result<String, Failure> {
         let mut all = String::new();
         let mut from = 0;
-        while let Reply::Page { text, next } = self.ask(&Request::Page { from })? {
+        while let Reply::Page { text, next } = self.ask(&mut Request::Page { from })? {
             all += &text;
             match next {
                 Some(next) if next > from => from = next,

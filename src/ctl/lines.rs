@@ -50,7 +50,10 @@ pub fn outputs(call: &Call) -> Outcome {
             else {
                 return fail(Exit::Usage, "outputs set NAME high|low|on|off");
             };
-            orders::plain(&mut Daemon::connect(call)?, &Request::SetOutput { name, level, force: call.force })
+            orders::plain(
+                &mut Daemon::connect(call)?,
+                &mut Request::SetOutput { name, level, force: call.force },
+            )
         }
         _ => fail(Exit::Usage, "outputs set NAME high|low|on|off"),
     }

@@ -67,7 +67,7 @@ fn order(call: &Call, order: Order, goal: Goal) -> Outcome {
     let mut first = Exit::Ok;
     let mut taken = Vec::new();
     for program in daemon.named(&call.arguments)? {
-        match one(&mut daemon, &Request::Order { name: program.name.clone(), order }, &program.name)? {
+        match one(&mut daemon, &mut Request::Order { name: program.name.clone(), order }, &program.name)? {
             Exit::Ok => taken.push(program),
             other => first = earlier(first, other),
         }
@@ -81,13 +81,13 @@ fn order(call: &Call, order: Order, goal: Goal) -> Outcome {
 fn each(daemon: &mut Daemon, names: &[String], request: impl Fn(Name) -> Request) -> Outcome {
     let mut first = Exit::Ok;
     for program in daemon.named(names)? {
-        first = earlier(first, one(daemon, &request(program.name.clone()), &program.name)?);
+        first = earlier(first, one(daemon, &mut request(program.name.clone()), &program.name)?);
     }
     Ok(first)
 }
 
 /// A request for one program. A refusal is told, and its code returned.
-fn one(daemon: &mut Daemon, request: &Request, name: &str) -> Outcome {
+fn one(daemon: &mut Daemon, request: &mut Request, name: &str) -> Outcome {
     match daemon.ask(request)? {
         Reply::Done { text } => say(&text),
         Reply::Refused { why, text } => {
@@ -111,7 +111,7 @@ fn say(text: &str) -> Outcome {
 }
 
 /// A request that is not about a program.
-pub fn plain(daemon: &mut Daemon, request: &Request) -> Outcome {
+pub fn plain(daemon: &mut Daemon, request: &mut Request) -> Outcome {
     match daemon.ask(request)? {
         Reply::Done { text } => say(&text),
         other => Err(unexpected(&other)),
@@ -123,7 +123,7 @@ pub fn reload(call: &Call) -> Outcome {
     let wait = call.wait && !call.dry;
     let news = if wait { Some(Daemon::subscribe(call)?) } else { None };
     let mut daemon = Daemon::connect(call)?;
-    match daemon.ask(&Request::Reload { dry: call.dry })? {
+    match daemon.ask(&mut Request::Reload { dry: call.dry })? {
         Reply::Done { text } => {
             let whole = daemon.page()?;
             say(if whole.is_empty() { &text } else { &whole })?;
@@ -153,18 +153,18 @@ pub fn power_off(call: &Call) -> Outcome {
 }
 
 fn shutdown(call: &Call, how: Shutdown) -> Outcome {
-    let request = match (call.cancel, call.after) {
+    let mut request = match (call.cancel, call.after) {
         (true, Some(_)) => return fail(Exit::Usage, "--in and --cancel contradict each other"),
         (true, None) => Request::CancelShutdown,
         (false, after) => Request::Shutdown { how, in_ms: after.unwrap_or(Millis::ZERO).0 },
     };
-    plain(&mut Daemon::connect(call)?, &request)
+    plain(&mut Daemon::connect(call)?, &mut request)
 }
 
 /// `quit`
 pub fn quit(call: &Call) -> Outcome {
     let mut daemon = Daemon::connect(call)?;
-    match plain(&mut daemon, &Request::Quit) {
+    match plain(&mut daemon, &mut Request::Quit) {
         // A daemon with nothing to stop may be gone before its answer is.
         Err(failure) if failure.exit == Exit::NoDaemon => return Ok(Exit::Ok),
         other => other?,

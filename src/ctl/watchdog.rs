@@ -8,7 +8,7 @@ use crate::time::Millis;
 
 /// `watchdog`
 pub fn watchdog(call: &Call) -> Outcome {
-    let (watchdogs, withheld, temperature) = match Daemon::connect(call)?.ask(&Request::Watchdogs)? {
+    let (watchdogs, withheld, temperature) = match Daemon::connect(call)?.ask(&mut Request::Watchdogs)? {
         Reply::Watchdogs { watchdogs, withheld, temperature } => (watchdogs, withheld, temperature),
         Reply::Refused { why, text } => return Err(refused(why, &text)),
         _ => return Err(not_understood()),

@@ -57,8 +57,9 @@ impl Daemon {
             let Some((connection, peer)) = socket::accept(poll::borrow(listener)) else { return };
             let allowed = self.is_allowed(&connection, &peer);
             let Some(index) = self.place_for(allowed) else {
-                let reply = refused(Refusal::Failed, format_args!("too many control connections; try again"));
-                reply_to(&connection, &reply);
+                let mut reply =
+                    refused(Refusal::Failed, format_args!("too many control connections; try again"));
+                reply_to(&connection, &mut reply);
                 continue;
             };
             let last = self.clients.iter().flatten().map(|client| client.serial).max();
@@ -116,13 +117,13 @@ impl Daemon {
                     )),
                 },
             };
-            if let Some(reply) = reply {
-                self.send(index, &reply);
+            if let Some(mut reply) = reply {
+                self.send(index, &mut reply);
             }
         }
     }
 
-    pub(super) fn send(&mut self, index: usize, reply: &Reply) {
+    pub(super) fn send(&mut self, index: usize, reply: &mut Reply) {
         let Some(client) = &self.clients[index] else { return };
         if !reply_to(&client.connection, reply) {
             self.disconnect(index);
@@ -334,7 +335,7 @@ impl Daemon {
         for index in 0..self.clients.len() {
             while let Some(Client { connection, subscribed: Some(from), .. }) = &mut self.clients[index] {
                 let (events, next) = self.news.page(*from);
-                if events.is_empty() || !reply_to(connection, &Reply::Events { events }) {
+                if events.is_empty() || !reply_to(connection, &mut Reply::Events { events }) {
                     break;
                 }
                 *from = next;
@@ -343,7 +344,7 @@ impl Daemon {
     }
 }
 
-fn reply_to(connection: &OwnedFd, reply: &Reply) -> bool {
+fn reply_to(connection: &OwnedFd, reply: &mut Reply) -> bool {
     let mut buffer = [0; PACKET_BYTES_MAX];
     protocol::encode(reply, &mut buffer).is_some_and(|packet| socket::send(borrow(connection), packet))
 }

@@ -5,13 +5,13 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use crate::config;
+use crate::packed;
 use crate::sys::page::Slot;
 use crate::sys::proc::{MARKER, Quarry};
 use crate::sys::users::Accounts;
 use crate::sys::{cgroup, file, proc, tcp};
 
 use super::files::RealFiles;
-use super::packed;
 use super::spec::{Base, Resolved, Surroundings, resolve};
 
 /// Jobs that belong to no program; index of `Page::job`.

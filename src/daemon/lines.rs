@@ -4,6 +4,7 @@
 use std::sync::atomic::Ordering::SeqCst;
 
 use crate::config::Line;
+use crate::packed::packed;
 use crate::sys::gpio::{self, Chip};
 use crate::sys::process;
 
@@ -11,7 +12,6 @@ use super::Daemon;
 use super::inputs::Input;
 use super::jobs::Job;
 use super::outputs::Output;
-use super::packed::packed;
 
 /// Chips whose lines are those of the 40-pin header, by their numbers: one of them on each Raspberry Pi.
 const HEADER_CHIPS: [&str; 3] = ["pinctrl-bcm2835", "pinctrl-bcm2711", "pinctrl-rp1"];

@@ -26,7 +26,6 @@ mod notify;
 mod observe;
 mod outputs;
 mod outputs_told;
-mod packed;
 mod perform;
 mod reload;
 mod report;

@@ -157,7 +157,7 @@ impl Daemon {
         let number = self.page.kept(Keep::ConfigNext);
         let bytes =
             number.and_then(|number| file::read_memory(poll::borrow(number)).ok()).unwrap_or_default();
-        let reply = match code {
+        let mut reply = match code {
             0 => self.apply_bytes(&bytes, dry),
             1 => {
                 self.reload.text = String::from_utf8_lossy(&bytes).into_owned();
@@ -174,7 +174,7 @@ impl Daemon {
         };
         self.page.keep(Keep::ConfigNext, None);
         if let Some(client) = client {
-            self.send(client, &reply);
+            self.send(client, &mut reply);
         }
         if std::mem::take(&mut self.reload.again) {
             self.start_reload(None, false);

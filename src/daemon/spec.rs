@@ -10,13 +10,13 @@ use crate::config::{
     self, Config, HeartbeatKind, HookCommand, Line, LogFile, Program, ProgramKind, ProgramReady, Reload,
     WatchdogTarget,
 };
+use crate::packed::{self, packed};
 use crate::sys::process::{Identity, Recipe};
 use crate::sys::users::Accounts;
 use crate::sys::{file, proc};
 
 use super::lines::{self, Spot};
 use super::outputs;
-use super::packed::{self, packed};
 
 /// Everything resolved.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -36,7 +36,7 @@ pub struct Resolved {
 }
 
 /// One program.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Spec {
     /// What the running process was made from; a change means a restart.
     pub exec: Exec,
@@ -51,7 +51,7 @@ pub struct Spec {
 }
 
 /// What a process is made from.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Exec {
     command: Command,
     environment: Vec<String>,
@@ -495,6 +495,18 @@ pub fn digest(bytes: &[u8]) -> u64 {
         .iter()
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
+
+/// By their bytes: code that compares field by field is larger, and this runs at a reload.
+macro_rules! equal_by_bytes {
+    ($($name:ident)*) => {
+        $(impl PartialEq for $name {
+            fn eq(&self, other: &Self) -> bool {
+                packed::to_bytes(&mut self.clone()) == packed::to_bytes(&mut other.clone())
+            }
+        })*
+    };
+}
+equal_by_bytes!(Exec Spec);
 
 impl Exec {
     /// Tells one making from another.

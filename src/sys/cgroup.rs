@@ -9,7 +9,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, read, unlinkat, write};
 
-use super::SysError;
+use super::{SysError, file};
 
 /// The directory of a hierarchy that this process may make groups in.
 pub struct Hierarchy {
@@ -40,7 +40,10 @@ const DIRECTORY: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_CLOEXEC);
 /// This process's own group; the one above, for a supervisor that is in the leaf already because it
 /// replaces another.
 fn inherited() -> Result<PathBuf, String> {
-    let text = |path: &str| std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"));
+    let text = |path: &str| match file::read(Path::new(path)) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(error) => Err(format!("{path}: {error}")),
+    };
     let (mount, own) = locate(&text("/proc/self/mountinfo")?, &text("/proc/self/cgroup")?)
         .ok_or("no control group version 2 file system is mounted")?;
     let inherited = mount.join(own);

@@ -225,7 +225,7 @@ impl Connection {
         let _ = socket::send(self.socket.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL);
     }
 
-    fn reply(&mut self, reply: &Reply) {
+    fn reply(&mut self, reply: &mut Reply) {
         let mut buffer = [0; PACKET_BYTES_MAX];
         let packet = encode(reply, &mut buffer).unwrap().to_vec();
         self.send(&packet);
@@ -270,12 +270,12 @@ fn answer(connection: &mut Connection, packet: &[u8], world: &mut World, script:
     world.asked.push(request.clone());
     match script(&request, world) {
         Answer::Usual => {
-            let reply = world.usual(&request);
-            connection.reply(&reply);
+            let mut reply = world.usual(&request);
+            connection.reply(&mut reply);
             connection.subscribed = request == Request::Subscribe;
             connection.closed = request == Request::Quit;
         }
-        Answer::Reply(reply) => connection.reply(&reply),
+        Answer::Reply(mut reply) => connection.reply(&mut reply),
         Answer::Bytes(bytes) => connection.send(&bytes),
         Answer::Silence => {}
         Answer::Close => connection.closed = true,
@@ -293,7 +293,7 @@ fn publish(connections: &mut [Connection], world: &mut World) {
     let news = std::mem::take(&mut world.news);
     for connection in connections.iter_mut().filter(|connection| connection.subscribed) {
         for page in news.chunks(EVENT_PAGE_COUNT) {
-            connection.reply(&Reply::Events { events: page.iter().cloned().collect() });
+            connection.reply(&mut Reply::Events { events: page.iter().cloned().collect() });
         }
         connection.closed |= world.end_news;
     }
