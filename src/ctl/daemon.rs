@@ -8,6 +8,7 @@ use crate::limits::{PACKET_BYTES_MAX, PROGRAM_COUNT_MAX};
 use crate::protocol::{self, DaemonStatus, Event, LiveTimes, ProgramStatus, Refusal, Reply, Request};
 use crate::sys::clock::now;
 use crate::sys::control_client::{Client, Trouble};
+use crate::sys::describe;
 use crate::sys::terminal::{Interrupts, Woken};
 use crate::time::{Instant, Millis};
 
@@ -214,13 +215,14 @@ fn trouble_with(path: &Path, timeout: Millis, trouble: Trouble) -> Failure {
     let path = path.to_string_lossy();
     let (exit, text) = match trouble {
         Trouble::NoDaemon(errno) => {
-            let why = [" (", errno.desc(), "). Is it running? Another instance: --run-dir DIR"].concat();
+            let why =
+                [" (", describe(errno as i32), "). Is it running? Another instance: --run-dir DIR"].concat();
             (Exit::NoDaemon, ["no multusd answers at ", &path, &why].concat())
         }
-        Trouble::NotAllowed(errno) => (Exit::Refused, [&*path, ": ", errno.desc()].concat()),
+        Trouble::NotAllowed(errno) => (Exit::Refused, [&*path, ": ", describe(errno as i32)].concat()),
         Trouble::TimedOut => (Exit::TimedOut, ["timed out after ", &words::duration(timeout)].concat()),
         Trouble::Closed => (Exit::NoDaemon, "multusd closed the connection".to_string()),
-        Trouble::Failed(errno) => (Exit::Failed, [&*path, ": ", errno.desc()].concat()),
+        Trouble::Failed(errno) => (Exit::Failed, [&*path, ": ", describe(errno as i32)].concat()),
     };
     Failure { exit, text }
 }

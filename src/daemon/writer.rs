@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::sys::page::KeepForProgram;
 use crate::sys::signal::TermSignal;
-use crate::sys::{file as sys_file, poll as sys_poll, process};
+use crate::sys::{describe, file as sys_file, poll as sys_poll, process};
 
 use super::Daemon;
 use super::jobs::Job;
@@ -65,7 +65,7 @@ impl Log {
                 self.rotate();
             }
             let patience = if self.complained { 0 } else { DEVICE_PATIENCE_MS };
-            write_all(self.open()?, bytes, patience).map_err(|errno| errno.desc().to_owned())
+            write_all(self.open()?, bytes, patience).map_err(|errno| describe(errno as i32).to_owned())
         });
         match result {
             Ok(()) => {

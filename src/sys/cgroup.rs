@@ -9,7 +9,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, read, unlinkat, write};
 
-use super::{SysError, file};
+use super::{SysError, describe, file};
 
 /// The directory of a hierarchy that this process may make groups in.
 pub struct Hierarchy {
@@ -54,7 +54,7 @@ fn inherited() -> Result<PathBuf, String> {
 }
 
 fn in_words(what: &'static str, path: &Path) -> impl FnOnce(nix::errno::Errno) -> String {
-    move |errno| format!("{what} {}: {}", path.display(), errno.desc())
+    move |errno| format!("{what} {}: {}", path.display(), describe(errno as i32))
 }
 
 fn make_in(parent: BorrowedFd, path: &Path, name: &str) -> Result<OwnedFd, String> {

@@ -60,9 +60,16 @@ impl fmt::Display for SysError {
     }
 }
 
-/// The words for an error number, as strerror(3) has them.
+/// The words for an error number: the C library's, which has them anyway (nix has them a second time, 5 kB).
 pub fn describe(errno: i32) -> &'static str {
-    nix::errno::Errno::from_raw(errno).desc()
+    // For the numbers that Linux has, and only for them, the text is a constant.
+    if !(1..=133).contains(&errno) || [41, 58].contains(&errno) {
+        return "unknown error";
+    }
+    // SAFETY: strerror returns a string that ends with a zero; for a known number it is never changed or freed
+    // (nobody here calls setlocale).
+    let text = unsafe { std::ffi::CStr::from_ptr(libc::strerror(errno)) };
+    text.to_str().unwrap_or_default()
 }
 
 /// −1 becomes the error of `operation`.

@@ -110,7 +110,7 @@ fn a_line_that_somebody_else_has_holds_its_program_and_is_taken_when_it_is_free(
         "/etc/multusd.cfg",
     );
     guest.ok("(multusd --run-dir /run/multusd >/tmp/multusd.log 2>&1 </dev/null &)");
-    await_relay(&mut guest, r#""state":"unconfirmed".*Device or resource busy"#);
+    await_relay(&mut guest, r#""state":"unconfirmed".*busy"#);
     assert!(guest.ok("cat /tmp/multusd.log").contains("output relay: NOT CONFIRMED"));
     assert!(guest.ok(&format!("{CTL} status pump; true")).contains("output relay"));
     guest.ok("kill -9 $(pidof owner)");
