@@ -230,13 +230,13 @@ impl Guard {
             return now;
         }
         self.failures = self.failures.saturating_add(1);
-        // The first few are no series yet: an operator, or a test, may have killed them.
-        if self.failures > 4 {
-            // Nobody judges the programs, which may drive them on: forced again at each failure.
-            force_all_safe(self.page.outputs());
+        if self.failures <= 4 {
+            // The first few are no series yet: an operator, or a test, may have killed them.
+            return now;
         }
-        let pause = Millis(10_u64 << self.failures.saturating_sub(4).min(10));
-        now + if self.failures <= 4 { Millis::ZERO } else { pause.min(SUPERVISOR_PAUSE_MAX) }
+        // Nobody judges the programs, which may drive their outputs on: forced again at each failure.
+        force_all_safe(self.page.outputs());
+        now + Millis(10_u64 << self.failures.saturating_sub(4).min(10)).min(SUPERVISOR_PAUSE_MAX)
     }
 
     /// Everything is done: whoever is left among our descendants is killed, then multusd ends. The

@@ -217,7 +217,7 @@ fn watchdogs_for_people_and_for_programs() {
     };
     show(answer(&[], "", None));
     show(answer(&[bare.clone(), external.clone()], "", Some(temperature)));
-    show(answer(&[bare.clone()], "outputs of pump are not confirmed safe", None));
+    show(answer(std::slice::from_ref(&bare), "outputs of pump are not confirmed safe", None));
     external.timeout_ms = None;
     external.note = "GPIO line: Device or resource busy\u{1b}[31m".try_into().unwrap();
     show(answer(&[bare, external], "", None));

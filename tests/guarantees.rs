@@ -1,5 +1,7 @@
 //! What status says of how long an output can stay live, and of what a configuration leaves open.
 
+#![allow(clippy::question_mark, reason = "in what DeJson derives")]
+
 mod harness;
 
 use harness::Instance;

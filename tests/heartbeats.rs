@@ -222,6 +222,24 @@ fn a_supervisor_that_was_stopped_for_five_seconds_kills_nobody() {
         beaters.await_beats(name, beaters.note(name).1 + 30);
     }
     beaters.nobody_was_killed(&before);
+}
+
+#[test]
+fn a_supervisor_that_was_stopped_for_longer_than_a_heartbeat_hears_who_beat_meanwhile() {
+    let beaters = Beaters::start("beats-stopped", "", "beat");
+    beaters.await_all_running();
+    let before = beaters.pids();
+    let supervisor = supervisor_of(beaters.instance.guard_pid());
+    for _ in 0..3 {
+        signal(supervisor, libc::SIGSTOP);
+        wait(Duration::from_millis(2 * LIMIT_MS));
+        signal(supervisor, libc::SIGCONT);
+        for (name, _) in KINDS {
+            beaters.await_beats(name, beaters.note(name).1 + 5);
+        }
+        beaters.nobody_was_killed(&before);
+    }
+    // By itself, not by a successor for whom everything begins anew.
     assert_eq!(supervisor_of(beaters.instance.guard_pid()), supervisor);
 }
 

@@ -141,7 +141,7 @@ const MUTATIONS: &[Mutation] = &[
         "kills who was silent only because the supervisor was late",
         3,
         CHILD,
-        "self.last_beat = self.last_beat.max(now);",
+        "self.last_beat = self.last_beat.max(at.min(now));",
         "self.last_beat = self.last_beat.max(self.last_beat);",
     ),
     mutation(

@@ -271,6 +271,32 @@ fn a_strangers_messages_change_nothing() {
 }
 
 #[test]
+fn of_a_sender_that_is_gone_nothing_is_believed_but_that_the_program_is_ready() {
+    for (way, keys) in both_ways() {
+        let mut talk = Talk::start(&format!("notify-gone-{way}"), keys, "heartbeat = 2s");
+        let send = |words: &str| {
+            let mut python = Command::new("python3");
+            let code = "import socket,sys\ns=socket.socket(socket.AF_UNIX,socket.SOCK_DGRAM)\ns.connect(sys.argv[1])\ns.send(sys.argv[2].encode())";
+            assert!(python.args(["-c", code]).arg(talk.socket()).arg(words).status().unwrap().success());
+        };
+        let supervisor = supervisor_of(talk.instance.guard_pid());
+        signal(supervisor, libc::SIGSTOP);
+        send("STATUS=evil\nREADY=1\nEXTEND_TIMEOUT_USEC=90000000\nMAINPID=1");
+        signal(supervisor, libc::SIGCONT);
+        let program = talk.instance.await_state("talker", "running");
+        assert_eq!(program.status_text, None);
+        let dead = await_condition(|| {
+            signal(supervisor, libc::SIGSTOP);
+            send("WATCHDOG=1\nSTOPPING=1");
+            signal(supervisor, libc::SIGCONT);
+            !is_alive(program.pid.unwrap())
+        });
+        assert!(dead, "{}", talk.instance.log());
+        talk.ready();
+    }
+}
+
+#[test]
 fn descriptors_that_come_along_are_closed_and_never_kept() {
     let mut talk = Talk::start("notify-descriptors", "", "heartbeat = 60s");
     talk.ready();

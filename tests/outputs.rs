@@ -2,6 +2,8 @@
 //! what happens where they cannot be driven. Lines of real chips: `tests/qemu/outputs.rs`.
 //!
 //! `MULTUSD_CRASHES` says how often a program crashes (500).
+#![allow(clippy::question_mark, reason = "in what DeJson derives")]
+#![allow(clippy::question_mark, reason = "in what DeJson derives")]
 
 mod harness;
 
@@ -199,7 +201,6 @@ fn after_each_crash_it_is_safe_before_the_successor_begins() {
     );
     let pump = "cd ${0%/*}; read level <lamp; echo $level >>levels; echo 255 >lamp; kill -9 $$";
     let instance = start("outputs-crashes", &[("pump", pump)], &config);
-    instance.await_that("crashes", || instance.lines("levels").len() >= crashes.min(300));
     instance.await_that("crashes", || instance.lines("levels").len() >= crashes);
     assert!(instance.lines("levels").iter().all(|level| level == "0"), "{:?}", instance.lines("levels"));
 }
@@ -260,6 +261,7 @@ fn setting_one_by_hand_needs_a_program_that_is_down_or_force_and_lasts_until_the
     let pump = "cd ${0%/*}; read level <lamp; echo $level >>levels; exec sleep 100000";
     let instance = start("outputs-set", &[("pump", pump)], &config);
     instance.await_state("pump", "running");
+    instance.await_lines("levels", 1);
     let refused = instance.ctl(&["outputs", "set", "lamp", "on"]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("pump runs and drives it"), "{refused:?}");

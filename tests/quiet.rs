@@ -211,6 +211,51 @@ fn ten_thousand_mixed_events_make_the_loop_allocate_nothing() {
     }
 }
 
+/// Programs that beat by every means, each silent after a while, and found hung.
+fn beating_programs(dir: &Path) -> String {
+    let program = |name: &str, text: &str, keys: &str| {
+        let command = script(dir, name, text);
+        format!(
+            "[program:{name}]\ncommand = {command}\nstartsecs = 500ms\nheartbeat = 300ms\n{keys}\nrestart_delay = 10ms\n"
+        )
+    };
+    let often = "for i in 1 2 3 4 5 6 7 8 9; do";
+    let silent = "sleep 0.1; done; sleep 100000";
+    let touch = format!("{often} : >{}/beat; {silent}", dir.display());
+    let beat = format!("{often} {} multusctl beat; {silent}", harness::binary());
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let count = format!(
+        "perl -MSocket -e 'socket(S,PF_INET,SOCK_STREAM,0);connect(S,sockaddr_in({port},inet_aton(\"127.0.0.1\")));\
+         for(1..9){{syswrite(S,chr($_));select(undef,undef,undef,0.1)}}sleep 1000'"
+    );
+    program("by-fd", &format!("{often} echo >&3; {silent}"), "heartbeat_kind = fd")
+        + &program("by-file", &touch, &format!("heartbeat_file = {}/beat", dir.display()))
+        + &program("by-counter", &beat, "heartbeat_kind = counter")
+        + &program("by-notify", &beat, "heartbeat_kind = notify")
+        + &program("by-tcp", &count, &format!("heartbeat_port = {port}"))
+}
+
+#[test]
+fn beats_of_every_kind_make_the_loop_allocate_nothing() {
+    if std::env::var_os(COUNT).is_some() {
+        return;
+    }
+    let instance = Instance::prepare("quiet-beats", "", "");
+    instance.write_config(&beating_programs(&instance.dir));
+    let mut child = launch_counting(&instance);
+    let await_restarts = |count: u32| {
+        instance.await_that(&format!("{count} restarts of each"), || {
+            instance.status().programs.iter().all(|program| program.restarts >= count)
+        });
+    };
+    await_restarts(1);
+    let before = counted(&instance.dir);
+    await_restarts(4);
+    assert_eq!(counted(&instance.dir) - before, 0, "{}", instance.log());
+    instance.ctl(&["quit"]);
+    child.wait().unwrap();
+}
+
 /// Times the process was given up or taken the processor.
 fn switches(pid: u32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();

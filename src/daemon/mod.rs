@@ -311,6 +311,8 @@ impl Daemon {
             for index in 0..self.actions.len() {
                 self.perform(self.actions[index]);
             }
+            // A whole restart may go by before anything is waited for, and is news all the same.
+            self.publish();
             if self.actions.is_empty() {
                 self.undecided = false;
             }

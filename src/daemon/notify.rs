@@ -3,8 +3,9 @@
 //!
 //! Who is heard: the program's main process, whatever shares its session, and what is in its control
 //! group. That is what can be known without waiting: another program of the same user is in neither. A
-//! sender that has ended when its words are read can be placed nowhere and is not heard; one that wants to
-//! be sure stays until it is (`BARRIER=1`, as systemd-notify and `multusctl beat` do).
+//! sender that has ended when its words are read can be placed nowhere: of one that ran as the program's user
+//! READY=1 is believed, and nothing else, least of all a beat. Whoever wants to be sure stays until it is heard
+//! (`BARRIER=1`, as systemd-notify and `multusctl beat` do).
 //!
 //! Descriptors that come along (`BARRIER=1`, `FDSTORE=1`) never become ours: the kernel closes them when
 //! the message is taken, which is after it was heeded, and that is all a barrier asks for. `FDSTORE`,
@@ -14,7 +15,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use crate::config::HeartbeatKind;
 use crate::limits::HEARTBEAT_MS_MIN;
-use crate::supervisor::{ChildId, Event, Generation};
+use crate::supervisor::{ChildId, Event, Generation, State};
 use crate::sys::page::{KeepForProgram, Slot};
 use crate::sys::{cgroup, clock, describe, poll, process, socket};
 use crate::time::Millis;
@@ -25,6 +26,9 @@ use super::{Daemon, borrow};
 
 /// Longest notification read; sd_notify(3) messages are a few short lines.
 const NOTIFICATION_BYTES_MAX: usize = 4096;
+
+/// All that is believed of a sender that is gone.
+const READY: &str = "READY=1";
 
 /// Said of a program that reloads; it is gone with its next READY=1.
 const RELOADING: &str = "reloading";
@@ -41,9 +45,11 @@ impl Daemon {
                 return;
             };
             // Heeded before it is taken: a successor must know of it.
-            if self.is_its_own(child, peer.pid) {
+            let is_its_own = self.is_its_own(child, peer.pid);
+            if is_its_own || self.may_have_been_its_own(child, &peer) {
                 for line in buffer[..length].split(|byte| *byte == b'\n') {
-                    let line = str::from_utf8(line).unwrap_or("");
+                    let line = str::from_utf8(line).ok().filter(|line| is_its_own || *line == READY);
+                    let line = line.unwrap_or("");
                     if let Some((key, value)) = line.split_once('=') {
                         self.heed(child, slot, key, value);
                     }
@@ -64,6 +70,14 @@ impl Daemon {
         pid == slot.main()
             || session.is_some() && session == process::session_of(slot.main())
             || entry.group.as_ref().is_some_and(|group| cgroup::contains(borrow(group), pid))
+    }
+
+    /// It is gone, and ran as the program's user.
+    fn may_have_been_its_own(&self, child: ChildId, peer: &socket::Peer) -> bool {
+        let Some(entry) = self.table[child.index()].as_ref() else { return false };
+        let user = entry.spec.exec.owner().map_or(nix::unistd::geteuid().as_raw(), |(user, _)| user);
+        let is_gone = || process::kill(peer.pid as i32, 0).is_err_and(|error| error.errno == libc::ESRCH);
+        self.page.program(child.index()).is_alive() && peer.user == user && is_gone()
     }
 
     fn heed(&mut self, child: ChildId, slot: &Slot, key: &str, value: &str) {
@@ -93,6 +107,8 @@ impl Daemon {
             ("EXTEND_TIMEOUT_USEC", _, Some(more)) => {
                 Event::DeadlineExtended { child, generation, until: now + more }
             }
+            // It was told to, and has its time already.
+            ("STOPPING", "1", _) if entry.published == State::Stopping => return,
             // Said once: from now on it has its stop time, and beats count no more.
             ("STOPPING", "1", _) if !std::mem::replace(&mut entry.is_leaving, true) => {
                 let until = now + entry.program.stopwaitsecs;

@@ -327,15 +327,10 @@ impl Daemon {
     pub(super) fn watch_report(&self) -> Reply {
         let now = clock::now();
         let mut watchdogs = heapless::Vec::new();
-        let places = self.page.watchdogs.iter().zip(&self.watch.each);
-        let mut places: heapless::Vec<_, WATCHDOG_COUNT_MAX> = places.collect();
-        places.sort_unstable_by_key(|(_, watched)| watched.config);
-        for (slot, watched) in places {
-            let Some(config) =
-                watched.config.and_then(|index| self.in_force.config.board.watchdogs.get(index))
-            else {
-                continue;
-            };
+        for (index, config) in self.in_force.config.board.watchdogs.iter().enumerate() {
+            let own = |watched: &Watched| watched.config == Some(index);
+            let Some(place) = self.watch.each.iter().position(own) else { continue };
+            let (slot, watched) = (&self.page.watchdogs[place], &self.watch.each[place]);
             let mut what = heapless::String::new();
             let mut left_ms = None;
             match (&config.target, slot.descriptors()) {

@@ -225,8 +225,10 @@ fn config(flags: u64, id: u32, value: u64) -> LineConfig {
     // SAFETY: as in `Chip::open`.
     let mut config: LineConfig = unsafe { zeroed() };
     config.flags = flags;
-    config.attribute_count = u32::from(id != 0);
-    config.attributes[0] = Attribute { id, padding: 0, value, mask: 1 };
+    if id != 0 {
+        config.attribute_count = 1;
+        config.attributes[0] = Attribute { id, padding: 0, value, mask: 1 };
+    }
     config
 }
 
@@ -262,7 +264,7 @@ pub fn drive(line: BorrowedFd, flags: u64, value: bool) -> Result<(), SysError> 
 pub fn value(line: BorrowedFd) -> Result<bool, SysError> {
     let mut values = LineValues { bits: 0, mask: 1 };
     // SAFETY: as in `Chip::open`.
-    unsafe { get_values(line.as_raw_fd(), &mut values) }.map_err(SysError::of("GPIO line"))?;
+    unsafe { get_values(line.as_raw_fd(), &mut values) }.map_err(SysError::of("GPIO value"))?;
     Ok(values.bits & 1 == 1)
 }
 

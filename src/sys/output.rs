@@ -325,6 +325,9 @@ pub fn run(command: &[String]) -> Reading {
     }
 }
 
+/// The process that was made for those that may wait, by this one.
+static SLOW: AtomicU32 = AtomicU32::new(0);
+
 /// Forces every output of the page that can be reached from here to its safe level: those that never wait
 /// at once, the others in a process of its own that may hang in our place. What is driven by a
 /// command is out of reach.
@@ -336,10 +339,18 @@ pub fn force_all_safe(slots: &[OutputSlot]) {
     };
     drive(|kind| kind == Kind::Line);
     let slow = |kind| matches!(kind, Kind::SlowLine | Kind::File);
-    if slots.iter().any(|slot| slow(slot.kind()))
-        && let Ok(None) = process::fork()
-    {
-        drive(slow);
-        process::end(0);
+    // One at a time, should it hang.
+    let former = SLOW.load(SeqCst);
+    if !slots.iter().any(|slot| slow(slot.kind())) || former != 0 && process::kill(former as i32, 0).is_ok() {
+        return;
+    }
+    match process::fork() {
+        Ok(None) => {
+            drive(slow);
+            process::end(0);
+        }
+        Ok(Some(pid)) => SLOW.store(pid, SeqCst),
+        // No process to be had: rather late than never.
+        Err(_) => drive(slow),
     }
 }

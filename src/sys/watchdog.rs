@@ -56,7 +56,9 @@ fn request<T>(device: BorrowedFd, direction: u32, number: u32, value: &mut T) ->
 
 /// Opens a watchdog, which arms it. EBUSY: another has it.
 pub fn open(path: &str) -> Result<OwnedFd, SysError> {
-    let device = file::open_path(Path::new(path), OFlag::O_WRONLY, 0)?;
+    // Not to wait for a FIFO's reader, should it be one.
+    let flags_of_open = OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let device = file::open_path(Path::new(path), flags_of_open, 0)?;
     // What is no watchdog is let go of before anything is written to it.
     flags(std::os::fd::AsFd::as_fd(&device))
         .map_err(|error| SysError { operation: "not a watchdog", ..error })?;
@@ -173,6 +175,9 @@ mod tests {
         let file = file::null().unwrap();
         assert_eq!(set_timeout(file.as_fd(), 10), None);
         assert_eq!(number(file.as_fd(), Number::BootStatus), None);
+        std::fs::remove_file(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(open(path.to_str().unwrap()).map(drop).map_err(|error| error.errno), Err(libc::ENXIO));
         std::fs::remove_file(path).unwrap();
     }
 

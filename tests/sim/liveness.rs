@@ -1,7 +1,7 @@
 //! Known answers about heartbeats, checks, levels of outputs and the gate.
 
 use multusd::supervisor::{
-    Action, CheckRules, ChildId, End, Event, Generation, Hook, Level, Order, Rules, State,
+    Action, CheckRules, ChildId, End, Event, Exit, Generation, Hook, Level, Order, Rules, State, Withheld,
 };
 
 use crate::board::{Board, HookLuck, Murder, ms, rules};
@@ -49,6 +49,24 @@ fn another_heartbeat_time_holds_for_the_incarnation_that_asked_and_for_a_success
     board.hang(child);
     board.run_for(400);
     assert_eq!(board.status(child).failures, 2, "the next one is judged by the rules again: {beat:?}");
+}
+
+#[test]
+fn a_withheld_feed_has_a_reason() {
+    let (mut board, id) = settled(rules());
+    assert_eq!(board.core.withheld(board.now), None, "there is no watchdog");
+    board.set_watchdog(Some(ms(100)));
+    board.run_for(1000);
+    assert_eq!(board.core.withheld(board.now), None);
+    board.kid(id).stuck_until = board.now + ms(2000);
+    board.crash(id, Exit::Signal(9));
+    board.run_for(1000);
+    assert_eq!(board.core.withheld(board.now), Some(Withheld::Outputs(id)));
+    board.run_for(2000);
+    assert_eq!(board.core.withheld(board.now), None);
+    board.guard_alive = false;
+    board.run_for(1000);
+    assert_eq!(board.core.withheld(board.now), Some(Withheld::Guard));
 }
 
 fn checked(failures: u8, of: u8) -> (Board, ChildId) {
