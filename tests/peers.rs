@@ -4,9 +4,6 @@
 mod harness;
 
 use std::fs;
-use std::io::{IoSlice, Read, pipe};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
 use harness::Instance;
@@ -15,9 +12,7 @@ use multusd::limits::CONTROL_CLIENT_COUNT_MAX;
 use multusd::protocol::{self, Reply, Request};
 use multusd::sys::clock;
 use multusd::sys::control_client::{Client, Trouble};
-use multusd::sys::poll::wait_readable;
 use multusd::time::Millis;
-use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 
 /// An account without rights (nobody), and a group that exists everywhere (daemon).
 const NOBODY: u32 = 65_534;
@@ -134,31 +129,45 @@ fn limit_descriptors(pid: u32, count: usize) {
     assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
 }
 
+/// Sends a notification with 200 descriptors of a pipe at each SIGUSR1, and notes when nobody holds them.
+const SENDER: &str = r#"#!/usr/bin/env python3
+import array, os, signal, socket
+here = os.path.dirname(os.path.abspath(__file__))
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+def note(line):
+    with open(here + "/notes", "a") as notes:
+        notes.write(line + "\n")
+note("here")
+for words in "plenty of room", "hardly any room":
+    signal.sigwait({signal.SIGUSR1})
+    reader, writer = os.pipe()
+    sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [writer] * 200))
+    text = "READY=1\nSTATUS=" + words
+    sender.sendmsg([text.encode()], [rights], 0, os.environ["NOTIFY_SOCKET"])
+    os.close(writer)
+    # The end of the file: nobody holds the other end any more.
+    note("end" if os.read(reader, 1) == b"" else "what?")
+signal.pause()
+"#;
+
 #[test]
 fn a_notification_with_200_descriptors_is_heard_and_leaves_none_behind() {
-    let config = "[program:a]\ncommand = sleep 1000\ntype = notify\n";
-    let mut instance = Instance::start("peers-descriptors", config);
-    let pid = instance.await_state("a", "starting").pid.unwrap();
-    let environment = harness::environment(pid);
-    let path = environment.split('\0').find_map(|line| line.strip_prefix("NOTIFY_SOCKET=")).unwrap();
-    let address = UnixAddr::new(path).unwrap();
-    let socket = UnixDatagram::unbound().unwrap();
+    let config = "[program:a]\ncommand = %(here)s/sender\ntype = notify\n";
+    let mut instance = Instance::scripted_only("peers-descriptors", "", &[], config);
+    harness::executable(&instance.dir.join("sender"), SENDER.as_bytes());
+    instance.launch();
+    instance.await_lines("notes", 1);
+    let pid = instance.pid("a");
     let supervisor = instance.status().supervisor_pid;
     let before = descriptors_of(supervisor);
     // First with room for all of them, then with room for a few.
-    for words in ["plenty of room", "hardly any room"] {
-        let (mut reader, writer) = pipe().unwrap();
-        let attached: [RawFd; 200] = [writer.as_raw_fd(); 200];
-        let text = format!("READY=1\nSTATUS={words}");
-        let parts = [IoSlice::new(text.as_bytes())];
-        let control = [ControlMessage::ScmRights(&attached)];
-        sendmsg(socket.as_raw_fd(), &parts, &control, MsgFlags::empty(), Some(&address)).unwrap();
-        drop(writer);
+    for (index, words) in ["plenty of room", "hardly any room"].into_iter().enumerate() {
+        harness::signal(pid, libc::SIGUSR1);
         instance
             .await_program("a", words, |a| a.state == "running" && a.status_text.as_deref() == Some(words));
-        // Nobody holds the other end any more: this is the end of the file.
-        assert!(wait_readable(reader.as_fd(), Some(30_000)), "{words}: somebody holds them");
-        assert_eq!(reader.read(&mut [0]).unwrap(), 0);
+        let notes = instance.await_lines("notes", 2 + index);
+        assert_eq!(notes.last().map(String::as_str), Some("end"));
         // The connection that has just been asked on may still be there for a moment.
         instance.await_that("no more descriptors than before", || descriptors_of(supervisor) <= before);
         limit_descriptors(supervisor, before + 20);
