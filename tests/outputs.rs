@@ -3,7 +3,6 @@
 //!
 //! `MULTUSD_CRASHES` says how often a program crashes (500).
 #![allow(clippy::question_mark, reason = "in what DeJson derives")]
-#![allow(clippy::question_mark, reason = "in what DeJson derives")]
 
 mod harness;
 
