@@ -85,10 +85,14 @@ impl Bare {
         let mut command = Command::new("sh");
         command.args(["-c", "exec \"$0\" 1000"]).arg(instance.dir.join("sleeper"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        // SAFETY: a system call between fork and exec. Whatever the test itself inherited is no shell's.
+        // SAFETY: system calls between fork and exec. Whatever the test itself inherited is no shell's: a job
+        // in the background of a script, for one, ignores two signals.
         unsafe {
             command.pre_exec(|| {
                 libc::syscall(libc::SYS_close_range, 3, i32::MAX, 0);
+                for signal in [libc::SIGINT, libc::SIGQUIT] {
+                    libc::signal(signal, libc::SIG_DFL);
+                }
                 Ok(())
             });
         }

@@ -145,6 +145,29 @@ fn a_hang_and_a_failed_check_make_it_safe() {
 }
 
 #[test]
+fn too_hot_makes_it_safe_and_holds_its_program_until_it_is_cooler() {
+    let gate = "[temperature]\npath = %(here)s/temperature\ninterval = 100ms\nmax = 80\nhysteresis = 5\n";
+    let config = format!("{gate}{LAMP}safe = low\nrunning = high\n{FOREVER}outputs = lamp\n");
+    let mut instance = Instance::scripted_only("outputs-hot", "", &[], &config);
+    let heat = |instance: &Instance, text: &str| {
+        fs::write(instance.dir.join("temperature.new"), text).unwrap();
+        fs::rename(instance.dir.join("temperature.new"), instance.dir.join("temperature")).unwrap();
+    };
+    fs::write(instance.dir.join("lamp"), "0\n").unwrap();
+    heat(&instance, "79999\n");
+    instance.launch();
+    await_lamp(&instance, "255");
+    heat(&instance, "80001\n");
+    await_lamp(&instance, "0");
+    instance.await_state("pump", "held");
+    assert!(await_output(&instance, "lamp", "safe", Some("low")).safe);
+    heat(&instance, "74999\n");
+    await_lamp(&instance, "255");
+    assert_eq!(instance.program("pump").failures, 0);
+    instance.quit_clean();
+}
+
+#[test]
 fn a_program_that_is_stopped_acts_first_and_what_it_leaves_is_made_safe() {
     let pump = "trap 'echo 255 >%(here)s/lamp; exit 0' TERM; while :; do sleep 100000 & wait $!; done";
     let mut instance = Instance::scripted_only("outputs-stop", "", &[], "");

@@ -100,22 +100,25 @@ fn whatever_an_owner_does_to_its_line_it_is_forced_and_confirmed_when_all_of_it_
 }
 
 #[test]
-fn a_line_that_somebody_else_has_holds_its_program_and_is_taken_when_it_is_free() {
+fn a_line_that_somebody_else_has_holds_its_program_and_the_feed_and_is_taken_when_it_is_free() {
     let mut guest = with_owner("outputs-busy");
     guest.ok("(owner take 5 >/dev/null 2>&1 </dev/null &) ; until pidof owner; do sleep 0.05; done");
     await_in(&mut guest, "! owner request 5");
     guest.put_bytes(
-        format!("{RELAY}safe = low\nboot = high\n{}", program("high")).as_bytes(),
+        format!("[watchdog]\ntimeout = 300s\n{RELAY}safe = low\nboot = high\n{}", program("high")).as_bytes(),
         0o644,
         "/etc/multusd.cfg",
     );
     guest.ok("(multusd --run-dir /run/multusd >/tmp/multusd.log 2>&1 </dev/null &)");
     await_relay(&mut guest, r#""state":"unconfirmed".*busy"#);
+    let not_fed = format!("{CTL} watchdog | grep -q 'NOT FED: outputs of pump are not confirmed safe'");
+    await_in(&mut guest, &not_fed);
     assert!(guest.ok("cat /tmp/multusd.log").contains("output relay: NOT CONFIRMED"));
     assert!(guest.ok(&format!("{CTL} status pump; true")).contains("output relay"));
     guest.ok("kill -9 $(pidof owner)");
     await_in(&mut guest, &format!("{CTL} status pump"));
     guest.await_line(5, true, guest_seconds(30));
+    await_in(&mut guest, &format!("! {not_fed}"));
 }
 
 #[test]
