@@ -252,7 +252,12 @@ impl Oracle {
                 seen.extended_at = now;
             }
             Event::Ordered { child, order: Order::Pause } => {
-                if let Some(seen) = self.seen.get_mut(child.index()) {
+                // One on its way down is not paused, and so not resumed either.
+                let pausable =
+                    |status: Status| matches!(status.state, State::Starting | State::Running | State::Paused);
+                if let Some(seen) = self.seen.get_mut(child.index())
+                    && seen.before.is_some_and(pausable)
+                {
                     seen.paused_at = now;
                 }
             }
