@@ -19,6 +19,9 @@ pub const WATCHDOG_COUNT_MAX: usize = 4;
 /// Bytes in the name of an input or an output; as the kernel's names of lines.
 pub const LINE_NAME_BYTES_MAX: usize = 31;
 
+/// Bytes of what is written to an output's path: they stand in the adoption page.
+pub const OUTPUT_TEXT_BYTES_MAX: usize = 31;
+
 /// Connections to the control socket served at once; one more is refused at accept.
 pub const CONTROL_CLIENT_COUNT_MAX: usize = 16;
 

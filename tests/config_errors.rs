@@ -34,6 +34,7 @@ const CASES: &[(&str, &str, &str)] = &[
     ("an indented section", "[program:a]\ncommand = /bin/a\n  [program:b]\n", "multusd.cfg:3: an indented line continues command; move `[program:b]` to the left"),
     ("an output without a target", "[output:a]\nsafe = low\n", "multusd.cfg:1: the section has none of gpio, path, command; write for example gpio = 17"),
     ("an output with two targets", "[output:a]\ngpio = 17\npath = /x\n", "multusd.cfg:3: an output has one of gpio, path, command; gpio is in line 2"),
+    ("a text for a path that does not fit", "[output:a]\npath = /x\nwrite_high = a2345678901234567890123456789012\n", "multusd.cfg:3: write_high is longer than 31 bytes"),
     ("an output with two owners", "[output:a]\ngpio = 17\n[program:p]\ncommand = x\noutputs = a\n[program:q]\ncommand = x\noutputs = a\n", "multusd.cfg:8: outputs: a has an owner already, in line 5; an output has one"),
     ("an unknown output", "[output:lamp]\ngpio = 17\n[program:p]\ncommand = x\noutputs = lmap\n", "multusd.cfg:5: there is no output lmap; did you mean lamp?"),
     ("an input nobody described", "[program:p]\ncommand = x\ninputs = door\n", "multusd.cfg:3: there is no input door; add a section [input:door]"),

@@ -44,9 +44,8 @@ const MACHINES: [Machine; 4] = [
     },
 ];
 
-/// What aarch64 is to have at the most, with everything in it. Exceeded since heartbeats, outputs and watchdogs
-/// came; until it holds again the test says by how much, and release/budgets keeps it from growing.
-const AARCH64_AIM: u64 = 400_000;
+/// What aarch64 is to have at the most, with everything in it, whatever release/budgets says.
+const AARCH64_MAX: u64 = 400_000;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -112,11 +111,22 @@ fn every_executable_keeps_to_its_budget_and_the_budget_to_what_was_reached() {
         if budget > size * 107 / 100 {
             wrong.push(format!("{}: budget {budget}; {} is enough", machine.name, size * 105 / 100));
         }
-        if machine.name == "aarch64" && size > AARCH64_AIM {
-            println!("aarch64: {} bytes above the {AARCH64_AIM} that are aimed at", size - AARCH64_AIM);
+        // A promise that holds again is to be held to.
+        if machine.name == "aarch64" && size <= AARCH64_MAX {
+            wrong.push(format!(
+                "aarch64: {size} bytes: the test of {AARCH64_MAX} need not be ignored any more"
+            ));
         }
     }
     assert!(wrong.is_empty(), "release/budgets:\n{}", wrong.join("\n"));
+}
+
+#[test]
+#[ignore = "451 kB since heartbeats, outputs and watchdogs came; release/budgets keeps it from growing"]
+fn aarch64_has_at_most_400_kb_with_everything_in_it() {
+    let machine = MACHINES.iter().find(|machine| machine.name == "aarch64").expect("it is built");
+    let size = fs::metadata(machine.executable()).unwrap().len();
+    assert!(size <= AARCH64_MAX, "{size} bytes, {} too many", size - AARCH64_MAX);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use super::nearest::nearest;
 use super::report::Report;
 use super::text::{Block, short};
 use super::{Place, Program};
+use crate::limits::OUTPUT_TEXT_BYTES_MAX;
 use crate::time::Millis;
 
 /// Names of what a program owns and reads.
@@ -79,6 +80,14 @@ fn output(draft: Draft, block: &Block, report: &mut Report) -> Option<Output> {
     for key in ["write_high", "write_low"] {
         if kinds[1].is_none() && block.entry(key).is_some() {
             report.error(block.place_of(key), format_args!("{key} is for a path"));
+        }
+    }
+    for (key, text) in [("write_high", &draft.write_high), ("write_low", &draft.write_low)] {
+        if text.len() > OUTPUT_TEXT_BYTES_MAX {
+            report.error(
+                block.place_of(key),
+                format_args!("{key} is longer than {OUTPUT_TEXT_BYTES_MAX} bytes"),
+            );
         }
     }
     if kinds[0].is_none() && block.entry("drive").is_some() {

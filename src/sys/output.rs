@@ -12,8 +12,7 @@ use nix::fcntl::OFlag;
 use super::slot::{Slot, keep, kept, pack, unpack};
 use super::{SysError, check, file, gpio, poll, process};
 
-/// Bytes of a text that is written into a file.
-pub const TEXT_BYTES_MAX: usize = 31;
+use crate::limits::OUTPUT_TEXT_BYTES_MAX as TEXT_BYTES_MAX;
 
 /// How an output is driven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
