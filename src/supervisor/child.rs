@@ -323,13 +323,31 @@ impl Child {
             Event::Exited { generation, exit, .. } if generation == current => self.exited(now, exit, jitter),
             Event::TreeEmptied { generation, .. } if generation == current => self.tree_emptied(now),
             // While a process may be alive it may write again, whatever was read back.
-            Event::OutputsConfirmed { attempt, .. } if !matches!(self.phase, Phase::Clearing(_)) => {
-                self.outputs.confirm(attempt);
-            }
+            Event::OutputsConfirmed { attempt, .. } if !self.may_write() => self.outputs.confirm(attempt),
             Event::HookFinished { generation, hook, success, .. } => {
                 self.hook_finished(now, generation, hook, success, jitter);
             }
             _ => {}
+        }
+    }
+
+    /// A process of it may be alive, and not held still.
+    pub fn may_write(&self) -> bool {
+        use Phase::{Clearing, Running, Starting, Stopping};
+        matches!(self.phase, Clearing(_) | Starting { .. } | Running { .. } | Stopping { .. })
+    }
+
+    /// Its main process is dead, and how it ended comes later: whatever that is, its outputs are to be
+    /// safe, unless the process was one that is to end and leave a daemon behind.
+    pub fn died(&mut self, now: Instant) {
+        use Phase::{Paused, Running, Starting, Stopping};
+        let is_the_end = match self.phase {
+            Starting { stage, .. } => matches!(stage, Stage::Up { .. }),
+            Running { .. } | Paused | Stopping { .. } => true,
+            _ => false,
+        };
+        if is_the_end && self.owns_outputs() {
+            self.outputs.endanger(now);
         }
     }
 
