@@ -63,7 +63,7 @@ const MUTATIONS: &[Mutation] = &[
     mutation(
         "takes a launcher that returned for the end of its daemon",
         3,
-        CHILD,
+        STEP,
         "Starting { stage, .. } => matches!(stage, Stage::Up { .. }),",
         "Starting { .. } => true,",
     ),
