@@ -50,11 +50,13 @@ bloat: ## What each part of the aarch64 executable costs.
 cross: ## The executables by way of `cross`, for machines that are not Debian's.
 	@release/cross
 
-bench: ## multusd beside runit, s6, daemontools and supervisord, and the kernel's floor; hangs and heartbeats; 10 minutes.
-	@scripts/need bench $(RUST) $(PEERS) strace $(RELEASE)
+bench: ## multusd beside runit, s6, daemontools and supervisord, and the kernel's floor; hangs, heartbeats, lines; 15 minutes.
+	@scripts/need bench $(RUST) $(PEERS) strace $(RELEASE) $(QEMU)
 	cargo build --release
 	@bench/run
 	@bench/beats
+	@release/build aarch64
+	@bench/gpio
 	@release/build x86_64
 	@bench/memory
 

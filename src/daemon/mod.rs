@@ -223,6 +223,12 @@ impl Daemon {
         let mut tokens = self.poller.wait(waits);
         // Bounded, so that a client that never stops asking cannot keep deadlines from being met.
         for _ in 0..4 {
+            // Before anything else is looked at: outputs of the dead.
+            for token in &tokens {
+                if let Some(Token::Process(child)) = Token::from_number(*token) {
+                    self.process_died(child);
+                }
+            }
             for token in &tokens {
                 if let Some(token) = Token::from_number(*token) {
                     self.take(token);

@@ -323,9 +323,7 @@ impl Child {
             Event::Exited { generation, exit, .. } if generation == current => self.exited(now, exit, jitter),
             Event::TreeEmptied { generation, .. } if generation == current => self.tree_emptied(now),
             // While a process may be alive it may write again, whatever was read back.
-            Event::OutputsConfirmed { attempt, .. } if !matches!(self.phase, Phase::Clearing(_)) => {
-                self.outputs.confirm(attempt);
-            }
+            Event::OutputsConfirmed { attempt, .. } if !self.may_write() => self.outputs.confirm(attempt),
             Event::HookFinished { generation, hook, success, .. } => {
                 self.hook_finished(now, generation, hook, success, jitter);
             }

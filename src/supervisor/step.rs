@@ -292,6 +292,26 @@ impl Child {
         wake
     }
 
+    /// A process of it may be alive, and not held still.
+    pub fn may_write(&self) -> bool {
+        use Phase::{Clearing, Running, Starting, Stopping};
+        matches!(self.phase, Clearing(_) | Starting { .. } | Running { .. } | Stopping { .. })
+    }
+
+    /// Its main process is dead, and how it ended comes later: whatever that is, its outputs are to be
+    /// safe, unless the process was one that is to end and leave a daemon behind.
+    pub fn died(&mut self, now: Instant) {
+        use Phase::{Paused, Running, Starting, Stopping};
+        let is_the_end = match self.phase {
+            Starting { stage, .. } => matches!(stage, Stage::Up { .. }),
+            Running { .. } | Paused | Stopping { .. } => true,
+            _ => false,
+        };
+        if is_the_end && self.owns_outputs() {
+            self.outputs.endanger(now);
+        }
+    }
+
     /// The attempt to order now, if its outputs are to be forced.
     pub fn force(&mut self, id: ChildId, now: Instant) -> Option<Action> {
         if !self.is_in_danger() {

@@ -35,7 +35,10 @@ fn owner() -> PathBuf {
 }
 
 fn with_owner(name: &str) -> Guest {
-    let mut guest = equipped(name);
+    with_owner_in(equipped(name))
+}
+
+pub fn with_owner_in(mut guest: Guest) -> Guest {
     let program = owner();
     guest.put(&program, "/bin/owner");
     std::fs::remove_file(program).expect("the compiled program");

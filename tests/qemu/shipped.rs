@@ -22,7 +22,11 @@ pub fn executable(machine: &str) -> PathBuf {
 
 /// A guest with the executable under both names.
 pub fn equipped(name: &str) -> Guest {
-    let mut guest = Guest::restored(name);
+    equipped_from(name, &Boot::virt())
+}
+
+pub fn equipped_from(name: &str, boot: &Boot) -> Guest {
+    let mut guest = Guest::restored_from(name, boot);
     guest.put(executable("aarch64"), "/bin/multusd");
     guest.ok("ln -s multusd /bin/multusctl");
     guest

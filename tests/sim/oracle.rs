@@ -347,6 +347,13 @@ impl Oracle {
         }
     }
 
+    /// A force that came before any other decision.
+    pub fn forced_early(&mut self, now: Instant, core: &Supervisor, kids: &[Option<Kid>], action: &Action) {
+        self.check(matches!(action, Action::Force { .. }), "3: only a force comes before its time");
+        self.check_action(now, core, kids, action);
+        self.counts.add("action: force before the exit");
+    }
+
     fn check_action(&mut self, now: Instant, core: &Supervisor, kids: &[Option<Kid>], action: &Action) {
         match *action {
             Action::Force { child, attempt, .. } => {
