@@ -33,6 +33,8 @@ pub struct Resolved {
     pub watchdogs: Vec<[Option<Spot>; 2]>,
     /// What systemd does here, where that matters: see `watchdog::Systemd`.
     pub systemd: u8,
+    /// Lines keep their last level when nobody holds them any more.
+    pub lines_persist: bool,
 }
 
 /// One program.
@@ -105,7 +107,7 @@ pub struct Stream {
     pub backups: u32,
 }
 
-packed!(Resolved { specs, control_group, outputs, inputs, watchdogs, systemd });
+packed!(Resolved { specs, control_group, outputs, inputs, watchdogs, systemd, lines_persist });
 packed!(Spec { exec, hooks, missing, stdout, stderr });
 packed!(Exec {
     command,
@@ -259,7 +261,9 @@ pub fn resolve(config: &Config, around: &Surroundings) -> (Resolved, Vec<(usize,
         true => 0,
         false => super::watchdog::systemd(Path::new("/")) as u8,
     };
-    (Resolved { specs, control_group, outputs, inputs, watchdogs, systemd }, errors)
+    let lines_persist =
+        board.outputs.iter().any(|output| output.line().is_some()) && lines::persist(Path::new("/"));
+    (Resolved { specs, control_group, outputs, inputs, watchdogs, systemd, lines_persist }, errors)
 }
 
 fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spec, String> {

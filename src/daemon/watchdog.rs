@@ -5,8 +5,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::Ordering::SeqCst;
 
-use crate::config::{Line, Watchdog, WatchdogTarget};
-use crate::limits::{ECHO_SILENCE_MS_MAX, PACE_MS_MAX, WATCHDOG_COUNT_MAX};
+use crate::config::{Line, Watchdog, WatchdogTarget, pace_ms};
+use crate::limits::{ECHO_SILENCE_MS_MAX, WATCHDOG_COUNT_MAX};
 use crate::protocol::{self, Reply, Text};
 use crate::supervisor::{Event, Withheld};
 use crate::sys::watchdog::{self, Number, flag};
@@ -23,9 +23,6 @@ const RETRY_PAUSE: Millis = Millis(10_000);
 
 /// What is said of one that does not take its feed.
 const NOT_FED: &str = "watchdog not fed: ";
-
-/// The shortest time between two feeds, whatever the watchdog's.
-const PACE_MS_MIN: u64 = 10;
 
 /// What systemd does here, as far as it is a watchdog's master.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,9 +134,7 @@ impl Daemon {
         let watched = !config.board.watchdogs.is_empty()
             || !config.board.outputs.is_empty()
             || config.programs.iter().any(|program| program.heartbeat.is_some());
-        let armed = self.watch.each.iter().filter_map(|watched| watched.timeout);
-        let pace = armed.map(|timeout| timeout.0 / 4).fold(PACE_MS_MAX, u64::min).max(PACE_MS_MIN);
-        let pace = if watched { pace } else { 0 };
+        let pace = if watched { pace_ms(self.armed_watchdogs().min()) } else { 0 };
         if self.watch.pace.replace(pace) == Some(pace) {
             return;
         }
@@ -302,11 +297,6 @@ impl Daemon {
     /// Timeouts of those that are armed.
     pub(super) fn armed_watchdogs(&self) -> impl Iterator<Item = Millis> {
         self.watch.each.iter().filter_map(|watched| watched.timeout)
-    }
-
-    /// Milliseconds between two beats.
-    pub(super) fn pace(&self) -> Option<u64> {
-        self.watch.pace
     }
 
     /// What an operator must know of the watchdogs, a sentence each, as long as it is so.
