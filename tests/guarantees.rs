@@ -49,6 +49,12 @@ fn the_longest_time_of_each_failure_is_said_and_for_ever_where_nobody_would_noti
     }
     let text = instance.ctl_ok(&["status"]);
     assert!(text.contains("outputs stay live at most: crash 200ms, hang for ever"), "{text}");
+    // The file tells as much, without a daemon.
+    let output = instance.ctl(&["check", instance.config_path().to_str().unwrap()]);
+    let (said, place) = (String::from_utf8_lossy(&output.stderr), instance.config_path());
+    let warning =
+        format!("warning: {}:5: limit = 1s, but lamp can stay live for ever when pump", place.display());
+    assert!(output.status.success() && said.contains(&warning), "{said}");
     // With a heartbeat it is known, and nothing is left open about the program.
     instance.write_config(&format!("{OUTPUT}{program}heartbeat = 60s\n"));
     instance.ctl_ok(&["reload"]);

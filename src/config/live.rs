@@ -159,12 +159,10 @@ fn warn_of_machine(output: &Output, live: Live, place: Place, report: &mut Repor
     if longest <= *limit && live.kernel.is_some() {
         return;
     }
+    let shorter = if live.guard > Some(*limit) { ", or a shorter timeout of the watchdog," } else { "" };
     let (limit, longest) = (Written(*limit), Written(longest));
     let (time, right) = match live.kernel {
-        Some(kernel) => (
-            format!("for {}", Written(kernel)),
-            format!("limit = {longest} here, or a shorter timeout of the watchdog,"),
-        ),
+        Some(kernel) => (format!("for {}", Written(kernel)), format!("limit = {longest} here{shorter}")),
         None => ("for ever".into(), "a section [watchdog]".into()),
     };
     report.warning(
