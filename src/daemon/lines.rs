@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::atomic::Ordering::SeqCst;
 
-use crate::config::Line;
+use crate::config::{Line, Watchdog, WatchdogTarget};
 use crate::packed::packed;
 use crate::sys::gpio::{self, Chip};
 use crate::sys::{file, process};
@@ -80,6 +80,14 @@ pub fn persist(root: &Path) -> bool {
     })
 }
 
+/// The line that is pulsed, and that which enables.
+pub fn of_watchdog(watchdog: &Watchdog) -> [Option<&Line>; 2] {
+    match &watchdog.target {
+        WatchdogTarget::Device(_) => [None, None],
+        WatchdogTarget::Pulse { feed, enable, .. } => [Some(feed), enable.as_ref()],
+    }
+}
+
 /// A line in the words of the configuration.
 pub fn words(line: &Line) -> String {
     match line {
@@ -97,7 +105,13 @@ impl Daemon {
             return;
         }
         let outputs = self.outputs.iter().filter_map(Output::sought);
-        let all = outputs.chain(self.inputs.iter().filter_map(Input::sought));
+        let board = outputs.chain(self.inputs.iter().filter_map(Input::sought));
+        let (watchdogs, spots) = (&self.in_force.config.board.watchdogs, &self.in_force.watchdogs);
+        let watchdogs = watchdogs.iter().zip(spots).flat_map(|(watchdog, spots)| {
+            let lines = of_watchdog(watchdog).into_iter().zip(spots);
+            lines.filter_map(|(line, spot)| line.filter(|_| spot.is_none()))
+        });
+        let all = board.chain(watchdogs);
         // Another one each time.
         let count = all.clone().count();
         self.seeks = self.seeks.wrapping_add(1);
@@ -125,6 +139,15 @@ impl Daemon {
         }
         for input in self.inputs.iter_mut().filter(|input| input.sought() == Some(&line)) {
             input.spot = Some(spot.clone());
+        }
+        let watchdogs = self.in_force.config.board.watchdogs.iter().zip(&mut self.in_force.watchdogs);
+        for (watchdog, spots) in watchdogs {
+            for (wanted, place) in of_watchdog(watchdog).into_iter().zip(spots) {
+                if place.is_none() && wanted == Some(&line) {
+                    *place = Some(spot.clone());
+                    self.watch.try_again_at_once();
+                }
+            }
         }
     }
 }
