@@ -78,7 +78,7 @@ impl Daemon {
 }
 
 /// Names, as many as there is room for.
-fn list<'a>(names: &mut dyn Iterator<Item = &'a str>) -> Text {
+fn list(names: &mut dyn Iterator<Item = &str>) -> Text {
     let mut text = Text::new();
     for name in names {
         // What does not fit is left out.
