@@ -234,7 +234,7 @@ fn a_script_switches_its_outputs_and_one_that_said_it_ends_and_stays_is_made_to(
     assert_eq!(hears.reason.as_deref(), Some("exit code 3"));
     assert!(instance.dir.join("hears.heard").exists());
     let deaf = instance.await_state("deaf", "exited");
-    assert!(deaf.reason.unwrap_or_default().starts_with("hung"));
+    assert_eq!(deaf.reason.as_deref(), Some("hung: it said so, or that it ends, and stayed"));
     instance.quit();
 }
 
