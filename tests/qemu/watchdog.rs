@@ -240,20 +240,29 @@ fn one_that_its_driver_never_stops_is_fed_on_whatever_is_ordered_and_the_end_say
 }
 
 #[test]
-fn a_warning_before_the_end_is_in_force_where_the_driver_can_and_said_where_it_cannot() {
+fn a_warning_before_the_end_is_in_force_for_each_watchdog_and_gone_with_the_key() {
     let mut guest = equipped("watchdog-pretimeout");
     guest.ok("insmod /modules/softdog.ko");
-    let config = "[watchdog]\ntimeout = 9s\npretimeout = 2s\n\
-                  [watchdog:soft]\ndevice = /dev/watchdog1\ntimeout = 8s\npretimeout = 3s\n";
-    start(&mut guest, &format!("{config}{LAMP}"));
+    let config = |own: &str, soft: &str| {
+        format!(
+            "[watchdog]\ntimeout = 9s\n{own}\n[watchdog:soft]\ndevice = /dev/watchdog1\ntimeout = 8s\n{soft}\n{LAMP}"
+        )
+    };
+    start(&mut guest, &config("pretimeout = 2s", "pretimeout = 3s"));
     let soft = "/sys/class/watchdog/watchdog1";
     assert_eq!(guest.ok(&format!("cat {soft}/identity {soft}/timeout")), "Software Watchdog\n8");
-    let shown = guest.ok(&format!("{CTL} watchdog --json; {CTL} status"));
-    assert_eq!(guest.ok(&format!("cat {soft}/pretimeout")), "3", "{shown}");
-    assert!(shown.contains(r#""pretimeout_ms":3000"#), "{shown}");
-    assert!(shown.contains("/dev/watchdog: pretimeout = 2s is not possible here, it is 0s"), "{shown}");
-    guest.ok(&format!("sleep 20; {CTL} watchdog; {CTL} quit --wait"));
-    assert_eq!(guest.ok(&format!("cat {soft}/state")), "inactive");
+    let in_force = format!("cat {SYS}/pretimeout {soft}/pretimeout");
+    assert_eq!(guest.ok(&in_force), "2\n3");
+    let shown = guest.ok(&format!("{CTL} watchdog --json"));
+    for said in [r#""pretimeout_ms":2000"#, r#""pretimeout_ms":3000"#] {
+        assert!(shown.contains(said), "{shown}");
+    }
+    guest.ok(&format!("sleep 20; {CTL} watchdog"));
+    guest.ok(&format!("cat >/etc/multusd.cfg <<'END'\n{}END\n{CTL} reload", config("", "pretimeout = 4s")));
+    assert_eq!(guest.ok(&in_force), "0\n4");
+    // The guard has the last word.
+    guest.ok(&format!("{CTL} quit --wait; until grep -q inactive {soft}/state && grep -q inactive {SYS}/state; do sleep 0.1; done"));
+    assert!(guest.event("WATCHDOG").is_none());
 }
 
 #[test]
