@@ -104,8 +104,9 @@ fn shell(dir: &Path) -> Client {
         "shell-client",
         &format!(
             "trap 'exit 0' TERM\n\
-             [ -z \"$MULTUSD_OUTPUTS\" ] || echo 1 >/proc/self/fd/${{MULTUSD_OUTPUTS#lamp=}}\n\
-             {beat} --ready --status 'speaks shell' || exit 9\n\
+             lamp=\n\
+             [ -z \"$MULTUSD_OUTPUTS\" ] || lamp=lamp=on\n\
+             {beat} $lamp --ready --status 'speaks shell' || exit 9\n\
              while :; do {beat} || exit 9; sleep 0.1; done"
         ),
     );
@@ -187,6 +188,54 @@ fn a_program_in_python_is_supervised() {
 #[test]
 fn a_program_in_shell_is_supervised() {
     drives_a_supervised_program("client-shell", shell);
+}
+
+#[test]
+fn a_script_switches_its_outputs_and_one_that_said_it_ends_and_stays_is_made_to() {
+    let beat = format!("{} multusctl beat", harness::binary());
+    let mut instance = Instance::prepare("client-leaves", "", "");
+    let say = |words: &str| format!("{beat} {words}; echo $? >>$0.codes\n");
+    let switches = harness::script(
+        &instance.dir,
+        "switches",
+        &["lamp=on bell=off", "lamp=up", "lam=on", "lamp=off bell=on --ready", "lamp"]
+            .iter()
+            .map(|words| say(words) + "cat /proc/self/fd/${MULTUSD_OUTPUTS##*=} >>$0.seen\n")
+            .chain(["exec sleep 100000\n".into()])
+            .collect::<String>(),
+    );
+    // It hears the signal but once it has said that it ends, and neither has a heartbeat.
+    let leaves = |name: &str, trap: &str| {
+        harness::script(
+            &instance.dir,
+            name,
+            &format!("{trap}\n{beat} --ready --stopping\nwhile :; do sleep 1; done"),
+        )
+    };
+    let (hears, deaf) =
+        (leaves("hears", "trap 'echo >$0.heard; exit 3' TERM"), leaves("deaf", "trap '' TERM"));
+    let dir = instance.dir.display();
+    for lamp in ["lamp", "bell"] {
+        fs::write(instance.dir.join(lamp), "0\n").unwrap();
+    }
+    instance.write_config(&format!(
+        "[output:lamp]\npath = {dir}/lamp\n[output:bell]\npath = {dir}/bell\n\
+         [program:switches]\ncommand = {switches}\nready = notify\noutputs = lamp, bell\n\
+         [program:hears]\ncommand = {hears}\nready = notify\nautorestart = false\nstopwaitsecs = 1s\n\
+         [program:deaf]\ncommand = {deaf}\nready = notify\nautorestart = false\nstopwaitsecs = 1s\n"
+    ));
+    instance.launch();
+    instance.await_state("switches", "running");
+    let read = |name: &str| fs::read_to_string(instance.dir.join(name)).unwrap_or_default();
+    instance.await_that("all were tried", || read("switches.codes").lines().count() == 5);
+    assert_eq!(read("switches.codes"), "0\n2\n1\n0\n2\n", "{}", instance.log());
+    assert_eq!((read("lamp"), read("bell")), ("0\n".into(), "1\n".into()));
+    let hears = instance.await_state("hears", "exited");
+    assert_eq!(hears.reason.as_deref(), Some("exit code 3"));
+    assert!(instance.dir.join("hears.heard").exists());
+    let deaf = instance.await_state("deaf", "exited");
+    assert_eq!(deaf.reason.as_deref(), Some("hung: it said so, or that it ends, and stayed"));
+    instance.quit();
 }
 
 #[test]

@@ -273,6 +273,72 @@ fn keys_without_effect_and_an_empty_file_are_warned_of() {
     assert_eq!(warnings, ["multusd.cfg: has no [program:NAME] section: nothing will run"]);
 }
 
+/// Warnings of a configuration with an output and its program, with a line number less than the file's name.
+fn warnings_of(output: &str, program: &str, rest: &str) -> Vec<String> {
+    let text = format!(
+        "[output:relay]\ngpio = 17\n{output}[program:pump]\ncommand = x\noutputs = relay\n{program}{rest}"
+    );
+    loaded(&text).warnings.iter().map(Error::to_string).collect()
+}
+
+#[test]
+fn an_output_that_can_stay_live_beyond_its_limit_is_warned_of_with_what_would_be_right() {
+    let hangs = |output: &str, program: &str| warnings_of(output, program, "");
+    // Nobody wrote a limit: the default one is for its program's failures.
+    assert_eq!(hangs("", "heartbeat = 990ms\n"), [""; 0]);
+    assert_eq!(
+        hangs("", "heartbeat = 991ms\n"),
+        [
+            "multusd.cfg:1: limit = 1s, but relay can stay live for 1001ms when pump (line 3) hangs; heartbeat = 990ms there, or limit = 1001ms here, would be right"
+        ]
+    );
+    assert_eq!(
+        hangs("", ""),
+        [
+            "multusd.cfg:1: limit = 1s, but relay can stay live for ever when pump (line 3) hangs; heartbeat = 990ms there would be right"
+        ]
+    );
+    assert_eq!(
+        hangs("", "check = x\ncheck_interval = 1s\ncheck_timeout = 500ms\ncheck_failures = 2\n"),
+        [
+            "multusd.cfg:1: limit = 1s, but relay can stay live for 3010ms when pump (line 3) hangs; heartbeat = 990ms there, or limit = 3010ms here, would be right"
+        ]
+    );
+    // Somebody wrote one, in line 3: it is for whatever fails.
+    let machine = |limit: &str, watchdog: &str| {
+        warnings_of(&format!("limit = {limit}\n"), "heartbeat = 500ms\n", watchdog)
+    };
+    assert_eq!(
+        machine("10510ms", ""),
+        [
+            "multusd.cfg:3: limit = 10510ms, but relay can stay live for 10010ms when multusd fails, and for ever when the kernel does; a section [watchdog] would be right"
+        ]
+    );
+    let watchdog = "[watchdog]\ntimeout = 9500ms\n[watchdog:outside]\ngpio = 12\ntimeout = 20s\n";
+    assert_eq!(machine("13s", watchdog), [""; 0]);
+    assert_eq!(
+        machine("12999ms", watchdog),
+        [
+            "multusd.cfg:3: limit = 12999ms, but relay can stay live for 13s when multusd fails, and for 10s when the kernel does; limit = 13s here, or a shorter timeout of the watchdog, would be right"
+        ]
+    );
+    let both = machine("200ms", "[watchdog]\ntimeout = 2s\n");
+    assert_eq!(
+        both,
+        [
+            "multusd.cfg:3: limit = 200ms, but relay can stay live for 510ms when pump (line 4) hangs; heartbeat = 190ms there, or limit = 510ms here, would be right",
+            "multusd.cfg:3: limit = 200ms, but relay can stay live for 3510ms when multusd fails, and for 2s when the kernel does; limit = 3510ms here, or a shorter timeout of the watchdog, would be right"
+        ]
+    );
+    // No watchdog shortens what the supervisor takes.
+    assert!(
+        machine("3509ms", "[watchdog]\ntimeout = 2s\n")[0].ends_with("limit = 3510ms here would be right")
+    );
+    // What nobody drives stays as it is.
+    let alone = loaded("[output:relay]\ngpio = 17\nlimit = 10ms\n[program:a]\ncommand = x\n").warnings;
+    assert_eq!(alone, []);
+}
+
 #[test]
 fn the_canonical_text_stands_for_itself() {
     let mut machine = Machine::default();

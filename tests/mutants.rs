@@ -104,6 +104,13 @@ const MUTATIONS: &[Mutation] = &[
         "(self.last_beat + self.beat_limit.unwrap_or(rules) + Millis(100)).max(self.extended),",
     ),
     mutation(
+        "lets who said that it ends stay for ever",
+        3,
+        STEP,
+        "let over = self.leave_deadline().is_due(now);",
+        "let over = self.leave_deadline().is_due(now) && self.owns_outputs();",
+    ),
+    mutation(
         "takes a beat from the future at its word",
         3,
         CHILD,

@@ -43,8 +43,7 @@ impl Daemon {
     /// The process proved progress at this time.
     pub(super) fn beat(&mut self, child: ChildId, at: Instant) {
         let slot = self.page.program(child.index());
-        // One that has said that it ends has its stop time for it, however much it beats.
-        if slot.is_alive() && self.entry(child).is_some_and(|entry| !entry.is_leaving) {
+        if slot.is_alive() {
             self.observe(Event::Beat { child, generation: Generation(slot.generation()), at });
         }
     }
@@ -54,7 +53,7 @@ impl Daemon {
         let slot = self.page.program(child.index());
         self.forget_beats(child);
         let Some(entry) = self.entry(child) else { return Ok(None) };
-        (entry.is_leaving, entry.beat_seen) = (false, 0);
+        entry.beat_seen = 0;
         let (ours, theirs) = match entry.program.heartbeat.as_ref().map(|heartbeat| &heartbeat.kind) {
             None | Some(HeartbeatKind::Notify) => return Ok(None),
             Some(HeartbeatKind::Fd) => {

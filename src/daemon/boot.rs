@@ -107,6 +107,7 @@ impl Daemon {
             daemon.set_note(format_args!("{note}"));
         }
         daemon.apply(InForce::new(config, prepared.resolved), false);
+        daemon.say_open_promises();
         // From here on a successor takes over; before, it begins this life again.
         page.keep(Keep::Config, Some(memory));
         if is_the_file {
@@ -218,15 +219,7 @@ impl Daemon {
         let name = format!("multusd-{:08x}", digest(self.run_dir.as_os_str().as_encoded_bytes()) as u32);
         match Hierarchy::open(below.as_deref(), &name, &own) {
             Ok(hierarchy) => {
-                let (memory, pids) = (hierarchy.has_memory, hierarchy.has_pids);
                 self.hierarchy = Some(hierarchy);
-                let wants = |limit: fn(&config::Program) -> bool| config.programs.iter().any(|program| limit(program));
-                if !memory && wants(|program| program.memory_max.is_some()) {
-                    self.say_limitation(format_args!("memory_max has no effect: no memory controller here"));
-                }
-                if !pids && wants(|program| program.pids_max.is_some()) {
-                    self.say_limitation(format_args!("pids_max has no effect: no pids controller here"));
-                }
             }
             Err(why) => self.say_limitation(format_args!(
                 "no control groups ({why}): a program's processes are found by session and environment instead, \

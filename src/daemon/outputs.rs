@@ -71,6 +71,12 @@ impl Output {
         self.slot(page).helper.name()
     }
 
+    /// Its name, where what was written to it cannot be read back (of a command nobody would expect that).
+    pub(super) fn unread(&self) -> Option<&str> {
+        let config = self.config.as_ref().filter(|_| self.in_force && self.reading == Reading::Unread)?;
+        (!matches!(config.target, Target::Command(_))).then_some(&config.name)
+    }
+
     fn concerns(&self, child: ChildId) -> bool {
         self.owner == Some(child) || self.heir == Some(child)
     }
@@ -438,7 +444,11 @@ impl Daemon {
 
     fn heed_output(&mut self, index: usize, reading: Reading, attempt: u32) {
         let output = &mut self.outputs[index];
-        let Some(errno) = output.heed(self.page, reading, attempt) else { return };
+        let (before, failed) = (output.reading, output.heed(self.page, reading, attempt));
+        if let Some(name) = output.unread().filter(|_| before != Reading::Unread) {
+            say!("output {name}: cannot be read back");
+        }
+        let Some(errno) = failed else { return };
         say!("output {}: NOT CONFIRMED: {}", output.name(self.page), describe(errno));
     }
 

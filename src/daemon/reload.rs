@@ -208,6 +208,7 @@ impl Daemon {
         self.page.probation_until.store(until.0, SeqCst);
         self.page.keep_as(Keep::ConfigNext, Keep::Config);
         self.apply(InForce::new(config, prepared.resolved), true);
+        self.say_open_promises();
         self.set_note(format_args!(""));
         done(format_args!("{first}"))
     }

@@ -268,6 +268,7 @@ impl Supervisor {
             | Event::Hung { child, .. }
             | Event::HeartbeatChanged { child, .. }
             | Event::DeadlineExtended { child, .. }
+            | Event::LeaveAnnounced { child, .. }
             | Event::CheckFailed { child, .. }
             | Event::Exited { child, .. }
             | Event::TreeEmptied { child, .. }

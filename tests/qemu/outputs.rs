@@ -172,3 +172,40 @@ fn chips_that_may_wait_have_a_helper_and_a_label_that_two_have_is_refused_with_b
     let words = reply.text();
     assert!(reply.code == 1 && words.matches("twin:1 (gpiochip").count() == 2, "{words}");
 }
+
+#[test]
+fn that_lines_keep_their_level_after_everybody_is_said_where_the_driver_is_told_so() {
+    let mut guest = equipped("outputs-persist");
+    // As on a Raspberry Pi.
+    let parameters = "/sys/module/pinctrl_bcm2835/parameters";
+    guest.ok(&format!(
+        "mount -t tmpfs tmpfs /sys/module; mkdir -p {parameters}; echo Y >{parameters}/persist_gpio_outputs"
+    ));
+    let config = format!("{RELAY}[program:pump]\ncommand = sleep 100000\nstartsecs = 0\noutputs = relay\n");
+    supervise(&mut guest, &config, "pump");
+    let said = "GPIO lines keep their last level when nobody holds them any more (persist_gpio_outputs)";
+    guest.ok(&format!("{CTL} status | grep '{said}'; grep '{said}' /tmp/multusd.log"));
+    guest.ok(&format!(
+        "echo N >{parameters}/persist_gpio_outputs; {CTL} reload; ! {CTL} status | grep '{said}'"
+    ));
+}
+
+#[test]
+fn two_names_of_one_line_are_refused_with_the_other_one() {
+    let mut guest = equipped("outputs-names");
+    guest.sim_chip("other", 1);
+    guest.ok(
+        "cd /sys/kernel/config/gpio-sim && mkdir -p bank/bank/line3 && cd bank && echo 8 >bank/num_lines &&\n\
+         echo bank >bank/label && printf valve >bank/line3/name && echo 1 >live",
+    );
+    let one = "[output:relay]\ngpio = bank:3\n[program:pump]\ncommand = sleep 100000\nstartsecs = 0\n";
+    supervise(&mut guest, one, "pump");
+    for other in ["[output:tap]\ngpio = valve\n", "[input:tap]\ngpio = valve\n"] {
+        guest.put_bytes(format!("{one}{other}").as_bytes(), 0o644, "/etc/multusd.cfg");
+        let reply = guest.order(&format!("{CTL} reload 2>&1")).expect("a reply");
+        let words = reply.text();
+        let said = "tap]: gpio: this is the line of [output:relay] by another name";
+        assert!(reply.code == 1 && words.contains(said), "{words}");
+    }
+    guest.ok(&format!("{CTL} status pump"));
+}
