@@ -97,6 +97,23 @@ fn c() -> Client {
     Client { language: "C", command: program.display().to_string(), environment: "A=b".into(), kinds: &KINDS }
 }
 
+/// Debian's compiler for 32-bit ARM; its C library runs on every Pi.
+const ARM: &str = "arm-linux-gnueabi-gcc";
+
+/// The program in C for a 32-bit Pi, static, and the emulator it runs in. Nothing is linked but the C library: on
+/// a Pi Zero (armv6) there is no atomic store of 8 bytes without libatomic.
+fn on_32_bits(march: &str, processor: &str) -> (PathBuf, [String; 3]) {
+    let program = compiled(ARM, &["-std=c99", "-static", march]);
+    let words = ["qemu-arm-static", "-cpu", processor].map(str::to_owned);
+    (program, words)
+}
+
+fn c_on_a_pi_zero() -> Client {
+    let (program, emulator) = on_32_bits("-march=armv6", "arm1176");
+    let command = format!("{} {}", emulator.join(" "), program.display());
+    Client { language: "C", command, environment: "A=b".into(), kinds: &KINDS }
+}
+
 fn shell(dir: &Path) -> Client {
     let beat = format!("{} multusctl beat", harness::binary());
     let script = harness::script(
@@ -181,6 +198,11 @@ fn a_program_in_c_is_supervised() {
 }
 
 #[test]
+fn a_program_in_c_on_32_bits_is_supervised() {
+    drives_a_supervised_program("client-c-32", |_| c_on_a_pi_zero());
+}
+
+#[test]
 fn a_program_in_python_is_supervised() {
     drives_a_supervised_program("client-python", |_| python());
 }
@@ -255,6 +277,21 @@ fn the_header_compiles_without_a_warning_as_c_and_as_cpp_by_either_compiler() {
 }
 
 #[test]
+fn the_header_compiles_for_every_32_bit_arm_and_needs_no_library() {
+    let (clang, cpp) = (clang(), ARM.replace("gcc", "g++"));
+    for march in ["-march=armv5te", "-march=armv6", "-march=armv6kz", "-march=armv7-a"] {
+        for (compiler, words) in [
+            (ARM, &["-std=c99"][..]),
+            (cpp.as_str(), &["-x", "c++", "-std=c++11"]),
+            (clang.as_str(), &["--target=arm-linux-gnueabi", "-std=c17"]),
+            (clang.as_str(), &["--target=arm-linux-gnueabi", "-x", "c++", "-std=c++20"]),
+        ] {
+            fs::remove_file(compiled(compiler, &[words, &[march]].concat())).unwrap();
+        }
+    }
+}
+
+#[test]
 fn each_client_reads_the_page_of_inputs() {
     let (memory, page) = Board::create().unwrap();
     let board = Board::map(memory.as_fd()).unwrap();
@@ -263,15 +300,23 @@ fn each_client_reads_the_page_of_inputs() {
     board.publish(1, "door-contact", true, said(Some(true)));
     board.publish(40, "unread", false, said(None));
     let program = compiled("cc", &["-std=c11"]);
+    let small = [on_32_bits("-march=armv6", "arm1176"), on_32_bits("-march=armv7-a", "cortex-a7")];
     let own = std::env::current_exe().unwrap();
     let run = |language: &str, input: &str| {
+        let on = |(program, emulator): &(PathBuf, [String; 3])| {
+            let mut command = Command::new(&emulator[0]);
+            command.args(&emulator[1..]).arg(program);
+            command
+        };
         let mut command = match language {
             "C" => Command::new(&program),
+            "C on armv6" => on(&small[0]),
+            "C on armv7" => on(&small[1]),
             "Python" => Command::new("python3"),
             _ => Command::new(&own),
         };
         match language {
-            "C" => command.arg(input),
+            "C" | "C on armv6" | "C on armv7" => command.arg(input),
             "Python" => command.arg(format!("{ROOT}/tests/clients/client.py")).arg(input),
             _ => command.args(["--exact", "client", "--nocapture", "--test-threads=1"]).env(CLIENT, input),
         };
@@ -287,7 +332,7 @@ fn each_client_reads_the_page_of_inputs() {
         let output = command.output().unwrap();
         (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
     };
-    for language in ["C", "Python", "Rust"] {
+    for language in ["C", "C on armv6", "C on armv7", "Python", "Rust"] {
         for (input, expected) in [
             ("door", "1 1 1 7 123456789012"),
             ("door-contact", "1 1 0 7 123456789012"),
@@ -298,5 +343,7 @@ fn each_client_reads_the_page_of_inputs() {
         }
         assert!(!run(language, "doo").0, "{language}: no such input");
     }
-    fs::remove_file(program).unwrap();
+    for path in [&program, &small[0].0, &small[1].0] {
+        fs::remove_file(path).unwrap();
+    }
 }

@@ -45,7 +45,7 @@ pub use program::*;
 pub use report::{Error, Errors};
 pub use target::{CheckTarget, Server};
 pub use value::read_duration;
-pub use words::replaced;
+pub use words::{find, replaced};
 
 use crate::limits::CONFIG_BYTES_MAX;
 

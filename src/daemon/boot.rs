@@ -55,8 +55,7 @@ impl Daemon {
     fn begin_life(page: &'static Page, options: &Options) -> Result<Daemon, Refusal> {
         let First { mut prepared, note, is_the_file } = first_configuration(page, options);
         let mut config = understand(&prepared.packed()).map(|(_, config)| config).unwrap_or_default();
-        let run_dir =
-            absolute(&options.run_dir.clone().unwrap_or_else(|| PathBuf::from(&config.daemon.run_dir)));
+        let run_dir = run_dir(options, &config);
         file::make_directory(&run_dir, 0o755).map_err(|error| at(&run_dir, &error))?;
         // A supervisor killed while it began this life may have taken it already.
         if page.kept(Keep::Lock).is_none() {
@@ -127,8 +126,7 @@ impl Daemon {
             page.probation_until.store(0, SeqCst);
         }
         page.keep(Keep::ConfigNext, None);
-        let run_dir =
-            absolute(&options.run_dir.clone().unwrap_or_else(|| PathBuf::from(&config.daemon.run_dir)));
+        let run_dir = run_dir(options, &config);
         let life = LifeFile::open(&run_dir.join("life")).or_else(|_| {
             // Somebody removed it. What starts from here on is found by a later life again.
             file::make_directory(&run_dir, 0o755)?;
@@ -330,8 +328,9 @@ fn take_lock(run_dir: &Path) -> Result<Option<std::os::fd::OwnedFd>, SysError> {
     Ok(None)
 }
 
-/// A path that stays right whatever the working directory.
-fn absolute(path: &Path) -> PathBuf {
+/// The run directory; right whatever the working directory.
+fn run_dir(options: &Options, config: &Config) -> PathBuf {
+    let path = options.run_dir.as_deref().unwrap_or(Path::new(&config.daemon.run_dir));
     std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
 }
 
@@ -348,20 +347,17 @@ struct First {
 /// from outside (`multusctl`) still does. With a sentence where it is not the file's.
 fn first_configuration(page: &Page, options: &Options) -> First {
     let life = page.life.load(SeqCst);
-    let run_dir = |config: &Config| {
-        absolute(&options.run_dir.clone().unwrap_or_else(|| PathBuf::from(&config.daemon.run_dir)))
+    let around = |config: &Config| SurroundingsOwned { run_dir: run_dir(options, config), life };
+    let errors = match prepare(&options.config, &around) {
+        Ok(read) => {
+            read.warnings.iter().for_each(|warning| say!("warning: {warning}"));
+            read.missing.iter().for_each(|sentence| say!("{sentence}"));
+            // One program that lacks its user must not keep all the others from running.
+            let note = read.missing.into_iter().next();
+            return First { prepared: read.prepared, note, is_the_file: true };
+        }
+        Err(errors) => errors,
     };
-    let errors =
-        match prepare(&options.config, &|config| SurroundingsOwned { run_dir: run_dir(config), life }) {
-            Ok(read) => {
-                read.warnings.iter().for_each(|warning| say!("warning: {warning}"));
-                read.missing.iter().for_each(|sentence| say!("{sentence}"));
-                // One program that lacks its user must not keep all the others from running.
-                let note = read.missing.into_iter().next();
-                return First { prepared: read.prepared, note, is_the_file: true };
-            }
-            Err(errors) => errors,
-        };
     errors.lines().for_each(|error| say!("{error}"));
     let first = errors.lines().next().unwrap_or("").to_owned();
     match last_good_configuration(page, options) {
@@ -381,8 +377,8 @@ fn first_configuration(page: &Page, options: &Options) -> First {
 fn last_good_configuration(page: &Page, options: &Options) -> Option<Prepared> {
     let text = state_dir(&options.config).and_then(|directory| last_good::recall(Path::new(&directory)))?;
     let loaded = config::load_text(&text).ok()?;
-    let run_dir = options.run_dir.clone().unwrap_or_else(|| PathBuf::from(&loaded.config.daemon.run_dir));
-    let around = SurroundingsOwned { run_dir: absolute(&run_dir), life: page.life.load(SeqCst) };
+    let run_dir = run_dir(options, &loaded.config);
+    let around = SurroundingsOwned { run_dir, life: page.life.load(SeqCst) };
     let (resolved, _) = resolve_all(&loaded.config, &around);
     Some(Prepared { text: loaded.canonical, resolved })
 }

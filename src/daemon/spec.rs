@@ -483,7 +483,7 @@ fn parse_environment(text: &str, set: &mut dyn FnMut(&str, &str)) {
 /// The paths that a search of PATH would try, so that none is needed later.
 fn command(words: &[String], path: &str) -> Command {
     let program = words.first().map_or("", String::as_str);
-    let paths = if program.contains('/') {
+    let paths = if program.as_bytes().contains(&b'/') {
         vec![program.to_owned()]
     } else {
         path.split(':').filter(|part| !part.is_empty()).map(|part| format!("{part}/{program}")).collect()

@@ -59,7 +59,7 @@ fn middle(times: impl Iterator<Item = f64>) -> (f64, f64) {
 /// `bench/gpio` shows what this prints.
 #[test]
 fn a_line_falls_soon_after_its_owners_death_beside_a_bare_program() {
-    let mut guest = with_owner_in(equipped_from("latency", &Boot::virt().icount()));
+    let mut guest = with_owner_in(equipped_from("latency", &Boot::virt().icount(), "aarch64"));
     guest.ok(
         "mount -t tracefs none /sys/kernel/tracing; cd /sys/kernel/tracing && echo 0 >tracing_on &&\n\
          echo 1 >events/gpio/gpio_value/enable && echo 'sig == 9 || sig == 17' >events/signal/signal_generate/filter &&\n\

@@ -4,8 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::boot::Boot;
 use super::guest::{Guest, guest_seconds};
-use super::shipped::{CTL, await_in, equipped, supervise};
+use super::shipped::{CTL, await_in, equipped, equipped_from, supervise};
 
 /// The line of the output; from outside, line 5 of the PL061.
 const RELAY: &str = "[output:relay]\ngpio = 9030000.pl061:5\n";
@@ -126,7 +127,24 @@ fn a_line_that_somebody_else_has_holds_its_program_and_the_feed_and_is_taken_whe
 
 #[test]
 fn edges_of_an_input_are_counted_and_published_also_beyond_a_supervisor() {
-    let mut guest = equipped("inputs");
+    counts_edges(equipped("inputs"));
+}
+
+#[test]
+fn a_32_bit_multusd_drives_an_output_and_counts_the_edges_of_an_input() {
+    let mut guest = equipped_from("lines-32", &Boot::virt(), "armv7");
+    let config = format!(
+        "{RELAY}safe = low\nrunning = high\n[program:pump]\ncommand = sleep 100000\nstartsecs = 0\noutputs = relay\n"
+    );
+    supervise(&mut guest, &config, "pump");
+    assert!(guest.line(5));
+    guest.ok(&format!("{CTL} stop pump --wait"));
+    assert!(!guest.line(5));
+    guest.ok(&format!("{CTL} quit --wait; until ! pidof multusd; do sleep 0.05; done"));
+    counts_edges(guest);
+}
+
+fn counts_edges(mut guest: Guest) {
     // Its first record: level, edges.
     let reader = "#!/bin/sh\nwhile :; do dd if=/proc/self/fd/$MULTUSD_INPUTS bs=1 skip=68 count=12 2>/dev/null | hexdump -v -e '3/4 \"%u \"' >/tmp/now; mv /tmp/now /tmp/read; sleep 0.05; done\n";
     guest.put_bytes(reader.as_bytes(), 0o755, "/reader");
