@@ -101,7 +101,11 @@ impl Daemon {
     pub fn ended(&mut self) -> Result<(), Failure> {
         loop {
             match self.client.receive(&mut self.buffer, self.deadline) {
-                Ok(_) => {}
+                // Had to make room for another: nothing has ended.
+                Ok(packet) => match protocol::decode(packet) {
+                    Some(refused @ Reply::Refused { .. }) => return Err(unexpected(&refused)),
+                    _ => {}
+                },
                 Err(Trouble::Closed) => return Ok(()),
                 Err(trouble) => return Err(self.trouble(trouble)),
             }
