@@ -60,7 +60,8 @@ impl Daemon {
         // Full or read-only is no reason to leave the machine to itself; what is wrong for good is.
         let mut trouble = None;
         let mut bear = |error: SysError| {
-            let is_bearable = error.is_of_storage();
+            // What follows from the first is no other trouble.
+            let is_bearable = error.is_of_storage() || trouble.is_some();
             trouble.get_or_insert(error);
             if is_bearable { Ok(()) } else { Err(at(&run_dir, &error)) }
         };

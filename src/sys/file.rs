@@ -384,7 +384,7 @@ fn sync(file: &OwnedFd) -> Result<(), SysError> {
     nix::unistd::fsync(file).map_err(SysError::of("fsync"))
 }
 
-/// Makes a directory and what leads to it, unless it is there.
+/// Makes a directory and what leads to it, unless it is there. Others cannot write there, whatever our umask is.
 fn make_directories(path: &Path) -> Result<(), SysError> {
     let is_there = || stat(path).is_ok_and(|status| kind(&status) == SFlag::S_IFDIR);
     if path.as_os_str().is_empty() || is_there() {
@@ -393,7 +393,7 @@ fn make_directories(path: &Path) -> Result<(), SysError> {
     if let Some(parent) = path.parent() {
         make_directories(parent)?;
     }
-    match mkdir(path, Mode::from_bits_truncate(0o777)) {
+    match mkdir(path, Mode::from_bits_truncate(0o755)) {
         // Another was faster.
         Err(Errno::EEXIST) if is_there() => Ok(()),
         other => other.map_err(SysError::of("mkdir")),
