@@ -21,7 +21,9 @@ const TWO: &str = "[program:a]\ncommand = %(here)s/sleeper 1001\nstartsecs = 0\n
 fn restarts(instance: &Instance, name: &str) -> u32 {
     let before = instance.await_program(name, "runs", |program| program.state == "running");
     signal(before.pid.unwrap(), libc::SIGKILL);
-    let again = |program: &harness::Program| program.state == "running" && program.pid != before.pid;
+    let again = |program: &harness::Program| {
+        program.state == "running" && program.pid.is_some_and(|pid| Some(pid) != before.pid)
+    };
     instance.await_program(name, "runs again", again).pid.unwrap()
 }
 
