@@ -98,7 +98,7 @@ fn misbehave(run_dir: &Path, number: usize, is_over: &AtomicBool) {
 
 fn memory_kb(pid: u32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    status_line(&text, "VmRSS").trim_end_matches(" kB").trim().parse().unwrap()
+    status_line(&text, "RssAnon").trim_end_matches(" kB").trim().parse().unwrap()
 }
 
 #[test]
