@@ -94,6 +94,8 @@ impl Daemon {
         if let Some(hierarchy) = &daemon.hierarchy {
             hierarchy.clear()?;
         }
+        // A supervisor that was killed on the way here left half of it.
+        page.keep(Keep::Control, None);
         daemon.furnish().or_else(&mut bear)?;
         if let Some(error) = trouble {
             daemon.say_limitation(format_args!(
