@@ -102,10 +102,11 @@ impl Daemon {
         loop {
             match self.client.receive(&mut self.buffer, self.deadline) {
                 // Had to make room for another: nothing has ended.
-                Ok(packet) => match protocol::decode(packet) {
-                    Some(refused @ Reply::Refused { .. }) => return Err(unexpected(&refused)),
-                    _ => {}
-                },
+                Ok(packet) => {
+                    if let Some(refused @ Reply::Refused { .. }) = protocol::decode(packet) {
+                        return Err(unexpected(&refused));
+                    }
+                }
                 Err(Trouble::Closed) => return Ok(()),
                 Err(trouble) => return Err(self.trouble(trouble)),
             }

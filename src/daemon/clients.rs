@@ -51,7 +51,8 @@ impl Daemon {
                 Ok(None) => return,
                 Ok(Some((connection, peer))) => self.take_client(connection, &peer),
                 // No descriptor is left. One was kept for this; after that a silent client's.
-                Err(_) if reserve::release_one() || self.end_oldest(&|_| true) => {}
+                Err(_) if reserve::release_one() => {}
+                Err(_) if self.end_oldest(&|client| !client.allowed) || self.end_oldest(&|_| true) => {}
                 Err(_) => {
                     // It would wake us for ever. Listened to again when a client leaves, at the latest after a pause.
                     self.poller.remove(poll::borrow(listener));

@@ -92,7 +92,13 @@ pub fn lock(wanted: bool) -> Result<(), SysError> {
     }
     for (start, end) in unwritten() {
         // SAFETY: addresses only; the kernel rounds to pages.
-        check("mlock", unsafe { libc::mlock(ptr::with_exposed_provenance(start), end - start) })?;
+        let result = check("mlock", unsafe { libc::mlock(ptr::with_exposed_provenance(start), end - start) });
+        if let Err(error) = result {
+            // At the limit: a locked stack could not grow any more.
+            // SAFETY: no arguments.
+            unsafe { libc::munlockall() };
+            return Err(error);
+        }
     }
     touch_stack();
     Ok(())
