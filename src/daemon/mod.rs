@@ -243,6 +243,9 @@ impl Daemon {
         if let Err(error) = memory::lock(locked) {
             self.say_limitation(format_args!("lock_memory has no effect: {error}"));
         }
+        if locked {
+            memory::touch_stack();
+        }
         if (before.1, priority) != (0, 0)
             && let Err(error) = process::set_real_time(priority)
         {
