@@ -206,7 +206,7 @@ for name, pid in ("victim", victim), ("guard", guard), ("supervisor", supervisor
     for number in (0, 1, 2, 3, 5, 8, 13):
         attempt("%s descriptor %d" % (name, number), lambda: call(438, handle, number, 0))
     attempt(name + " priority", lambda: os.setpriority(os.PRIO_PROCESS, pid, 19))
-    attempt(name + " limits", lambda: call(302 if os.uname().machine == "x86_64" else 261, pid, 7, ctypes.byref(ctypes.c_ulong * 2)() if False else None, ctypes.create_string_buffer(16)))
+    attempt(name + " limits", lambda: call(302 if os.uname().machine == "x86_64" else 261, pid, 7, None, ctypes.create_string_buffer(16)))
 notes.write("end\n")
 notes.close()
 signal.pause()
@@ -275,7 +275,7 @@ fn a_process_has_the_descriptors_that_are_documented_and_no_other() {
         on_start_timeout = 1h\n[program:checked]\ncommand = %(here)s/sleeper 2002\nstartsecs = 0\n\
         check = %(here)s/sleeper 2003\ncheck_interval = 10ms\ncheck_timeout = 1h\n";
     let mut instance = Instance::scripted("descriptors-listed", "", &[], &config);
-    let mut expect = |number: usize, more: &[&str], out: &str| {
+    let expect = |number: usize, more: &[&str], out: &str| {
         let mut line = String::new();
         let command = format!("{}/sleeper\0{number}\0", instance.dir.display());
         instance.await_that(&format!("{number} has 0, 1, 2 and {more:?}; it has {line}"), || {
