@@ -50,15 +50,17 @@ bloat: ## What each part of the aarch64 executable costs.
 cross: ## The executables by way of `cross`, for machines that are not Debian's.
 	@release/cross
 
-bench: ## multusd beside runit, s6, daemontools and supervisord, and the kernel's floor; hangs, heartbeats, lines; 15 minutes.
+bench: ## multusd beside runit, s6, daemontools and supervisord, and the kernel's floor; hangs, heartbeats, bad clients, lines; 17 minutes.
 	@scripts/need bench $(RUST) $(PEERS) strace $(RELEASE) $(QEMU)
 	cargo build --release
 	@bench/run
 	@bench/beats
+	@bench/control
 	@release/build aarch64
 	@bench/gpio
 	@release/build x86_64
 	@bench/memory
+	@bench/memory --locked
 
 soak: ## The checks of `test` with counts for a night.
 	@scripts/need soak $(RUST_TEST) $(RELEASE) $(TRY_RELEASE) $(QEMU)

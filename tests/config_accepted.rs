@@ -53,6 +53,8 @@ fn defaults_are_the_documented_ones() {
         reload_watch: Millis(30_000),
         reboot_command: vec!["/sbin/reboot".into()],
         poweroff_command: vec!["/sbin/poweroff".into()],
+        lock_memory: false,
+        realtime_priority: 0,
         ..Daemon::default()
     };
     assert_eq!(loaded("").config.daemon, expected);
@@ -62,7 +64,7 @@ fn defaults_are_the_documented_ones() {
 fn the_daemon_is_configured() {
     let text = "[multusd]\nhostname = pump-7.local\nstate_dir = /data/%(host_node_name)s\nrun_dir=/r\nlog_dir : /l\n\
                 control_group = operators\ncgroup = /sys/fs/cgroup/m\nreload_watch = 5min\n\
-                reboot_command = /sbin/reboot -f\npoweroff_command = /off";
+                reboot_command = /sbin/reboot -f\npoweroff_command = /off\nlock_memory = yes\nrealtime_priority = 98";
     let expected = Daemon {
         hostname: Some("pump-7.local".into()),
         state_dir: "/data/pump-7".into(),
@@ -73,6 +75,8 @@ fn the_daemon_is_configured() {
         reload_watch: Millis(300_000),
         reboot_command: vec!["/sbin/reboot".into(), "-f".into()],
         poweroff_command: vec!["/off".into()],
+        lock_memory: true,
+        realtime_priority: 98,
     };
     assert_eq!(loaded(text).config.daemon, expected);
 }

@@ -101,7 +101,12 @@ impl Daemon {
     pub fn ended(&mut self) -> Result<(), Failure> {
         loop {
             match self.client.receive(&mut self.buffer, self.deadline) {
-                Ok(_) => {}
+                // Had to make room for another: nothing has ended.
+                Ok(packet) => {
+                    if let Some(refused @ Reply::Refused { .. }) = protocol::decode(packet) {
+                        return Err(unexpected(&refused));
+                    }
+                }
                 Err(Trouble::Closed) => return Ok(()),
                 Err(trouble) => return Err(self.trouble(trouble)),
             }

@@ -12,7 +12,7 @@ use crate::config::HeartbeatKind;
 use crate::supervisor::{ChildId, Event, Generation};
 use crate::sys::page::KeepForProgram::{Beat, BeatLink, BeatNew};
 use crate::sys::poll::Interest;
-use crate::sys::{SysError, clock, counter, file, inotify, poll, process, socket, tcp};
+use crate::sys::{SysError, clock, counter, file, inotify, poll, process, reserve, socket, tcp};
 use crate::time::Instant;
 
 use super::jobs::{self, Job, Tree};
@@ -143,11 +143,40 @@ impl Daemon {
     fn take_link(&mut self, child: ChildId) {
         let slot = self.page.program(child.index());
         let Some(number) = slot.kept(Beat) else { return };
-        let Some((connection, _)) = socket::accept(poll::borrow(number)) else { return };
+        let connection = match socket::accept(poll::borrow(number)) {
+            Ok(Some((connection, _))) => connection,
+            Ok(None) => return,
+            Err(_) => {
+                if !reserve::release_one() {
+                    // It would wake us for ever.
+                    self.poller.remove(poll::borrow(number));
+                    self.try_again_soon();
+                }
+                return;
+            }
+        };
         if slot.is_alive() {
             slot.keep(BeatNew, Some(connection));
             self.poller.remove(poll::borrow(number));
             self.start_verifying();
+        }
+    }
+
+    /// After [`Daemon::take_link`] had to stop, for want of a descriptor.
+    pub(super) fn listen_for_link(&mut self, child: ChildId) {
+        let slot = self.page.program(child.index());
+        let is_tcp = |entry: &Entry| {
+            entry
+                .program
+                .heartbeat
+                .as_ref()
+                .is_some_and(|heartbeat| matches!(heartbeat.kind, HeartbeatKind::Tcp(_)))
+        };
+        if let Some(listener) = slot.kept(Beat).filter(|_| {
+            self.table[child.index()].as_deref().is_some_and(is_tcp) && slot.kept(BeatNew).is_none()
+        }) {
+            // Refused where it is watched already.
+            self.watch(poll::borrow(listener), Token::Beat(child), Interest::Read);
         }
     }
 

@@ -14,7 +14,7 @@ use crate::sys::life::LifeFile;
 use crate::sys::page::{Keep, Page, SAVED_WORDS_MAX};
 use crate::sys::poll::{self, Interest, Poller};
 use crate::sys::proc::{MARKER, Quarry};
-use crate::sys::{SysError, clock, file, machine, process, socket};
+use crate::sys::{SysError, clock, file, machine, process, reserve, socket};
 
 use crate::time::Millis;
 
@@ -44,6 +44,7 @@ impl Daemon {
             return Err(Refusal("the adoption page is not of this version".into()));
         }
         machine::raise_descriptor_limit();
+        reserve::fill();
         page.settle_kept();
         match in_force(page) {
             Some(number) => Daemon::take_over(page, options, number),
@@ -56,17 +57,27 @@ impl Daemon {
         let First { mut prepared, note, is_the_file } = first_configuration(page, options);
         let mut config = understand(&prepared.packed()).map(|(_, config)| config).unwrap_or_default();
         let run_dir = run_dir(options, &config);
-        file::make_directory(&run_dir, 0o755).map_err(|error| at(&run_dir, &error))?;
+        // Full or read-only is no reason to leave the machine to itself; what is wrong for good is.
+        let mut trouble = None;
+        let mut bear = |error: SysError| {
+            // What follows from the first is no other trouble.
+            let is_bearable = error.is_of_storage() || trouble.is_some();
+            trouble.get_or_insert(error);
+            if is_bearable { Ok(()) } else { Err(at(&run_dir, &error)) }
+        };
+        file::make_directory(&run_dir, 0o755).or_else(&mut bear)?;
         // A supervisor killed while it began this life may have taken it already.
         if page.kept(Keep::Lock).is_none() {
-            let lock = take_lock(&run_dir).map_err(|error| at(&run_dir, &error))?;
-            let Some(lock) = lock else {
-                return Err(Refusal(format!(
-                    "another multusd runs in {} (see multusd.pid there)",
-                    run_dir.display()
-                )));
-            };
-            page.keep(Keep::Lock, Some(lock));
+            match take_lock(&run_dir) {
+                Ok(None) => {
+                    return Err(Refusal(format!(
+                        "another multusd runs in {} (see multusd.pid there)",
+                        run_dir.display()
+                    )));
+                }
+                Ok(lock) => page.keep(Keep::Lock, lock),
+                Err(error) => bear(error)?,
+            }
         }
         end_former_life(&run_dir);
         if let Some(mut again) = last_good_configuration(page, options).filter(|_| !is_the_file) {
@@ -74,14 +85,24 @@ impl Daemon {
             config = understand(&again.packed()).map(|(_, config)| config).unwrap_or_default();
             prepared = again;
         }
-        let life = LifeFile::create(&run_dir.join("life"), page.life.load(SeqCst))?;
+        let life = match LifeFile::create(&run_dir.join("life"), page.life.load(SeqCst)) {
+            Ok(life) => life,
+            Err(error) => bear(error).and_then(|()| Ok(LifeFile::in_memory()?))?,
+        };
         page.keep(Keep::Null, Some(file::null()?));
-        let mut daemon = Daemon::assemble(page, options, run_dir, life, &config)?;
+        let mut daemon = Daemon::assemble(page, options, run_dir.clone(), life, &config)?;
         if let Some(hierarchy) = &daemon.hierarchy {
             hierarchy.clear()?;
         }
-        let pid = format!("{}\n", page.guard.load(SeqCst));
-        file::replace(&daemon.run_dir.join("multusd.pid"), pid.as_bytes())?;
+        // A supervisor that was killed on the way here left half of it.
+        page.keep(Keep::Control, None);
+        daemon.furnish().or_else(&mut bear)?;
+        if let Some(error) = trouble {
+            daemon.say_limitation(format_args!(
+                "the run directory fails ({error}): what is missing there, multusctl or notify sockets, comes with the next \
+                 reload (SIGHUP), and a later life may not find what this one leaves"
+            ));
+        }
         let beats = |program: &Rc<config::Program>| program.heartbeat.is_some() && spec::uses_notify(program);
         if config.programs.iter().any(beats) {
             let length = socket::lengthen_queues();
@@ -91,8 +112,6 @@ impl Daemon {
                 ));
             }
         }
-        let notify = daemon.run_dir.join("notify");
-        file::make_directory(&notify, 0o755).map_err(|error| at(&notify, &error))?;
         if let Some(name) = &config.daemon.hostname {
             if let Err(error) = machine::set_host_name(name) {
                 daemon.say_limitation(format_args!("hostname = {name}: {error}"));
@@ -100,8 +119,6 @@ impl Daemon {
         }
         let memory = file::memory(c"multusd-config")?;
         file::append(std::os::fd::AsFd::as_fd(&memory), &prepared.packed())?;
-        page.keep(Keep::Control, Some(socket::listen_control(&daemon.run_dir.join("control"))?));
-        daemon.watch_control();
         if let Some(note) = note {
             daemon.set_note(format_args!("{note}"));
         }
@@ -127,11 +144,13 @@ impl Daemon {
         }
         page.keep(Keep::ConfigNext, None);
         let run_dir = run_dir(options, &config);
-        let life = LifeFile::open(&run_dir.join("life")).or_else(|_| {
-            // Somebody removed it. What starts from here on is found by a later life again.
-            file::make_directory(&run_dir, 0o755)?;
-            LifeFile::create(&run_dir.join("life"), page.life.load(SeqCst))
-        })?;
+        let life = LifeFile::open(&run_dir.join("life"))
+            .or_else(|_| {
+                // Somebody removed it. What starts from here on is found by a later life again.
+                file::make_directory(&run_dir, 0o755)?;
+                LifeFile::create(&run_dir.join("life"), page.life.load(SeqCst))
+            })
+            .or_else(|_| LifeFile::in_memory())?;
         let mut daemon = Daemon::assemble(page, options, run_dir, life, &config)?;
         daemon.watch_control();
         daemon.in_force = InForce::new(config, prepared.resolved);
@@ -168,7 +187,9 @@ impl Daemon {
             undecided: false,
             table: (0..PROGRAM_COUNT_MAX).map(|_| None).collect(),
             hierarchy: None,
+            is_hardened: false,
             clients: [const { None }; CONTROL_CLIENT_COUNT_MAX],
+            is_deaf: false,
             news: News::new(),
             in_force: InForce::default(),
             base: Base::inherit(),
@@ -195,7 +216,20 @@ impl Daemon {
         Ok(daemon)
     }
 
-    fn watch_control(&mut self) {
+    /// What others look for in the run directory, as far as it is not there yet.
+    pub(super) fn furnish(&mut self) -> Result<(), SysError> {
+        if self.page.kept(Keep::Control).is_some() {
+            return Ok(());
+        }
+        file::make_directory(&self.run_dir, 0o755)?;
+        file::make_directory(&self.run_dir.join("notify"), 0o755)?;
+        self.page.keep(Keep::Control, Some(socket::listen_control(&self.run_dir.join("control"))?));
+        self.watch_control();
+        let pid = format!("{}\n", self.page.guard.load(SeqCst));
+        file::replace(&self.run_dir.join("multusd.pid"), pid.as_bytes())
+    }
+
+    pub(super) fn watch_control(&mut self) {
         if let Some(number) = self.page.kept(Keep::Control) {
             self.watch(poll::borrow(number), Token::Control, Interest::Read);
         }

@@ -41,6 +41,11 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// A reply is owed to this client.
+    pub fn is_for(&self, index: usize) -> bool {
+        self.loading.is_some_and(|(client, _)| client == Some(index))
+    }
+
     /// The client is gone; nobody waits for the outcome.
     pub fn forget_client(&mut self, index: usize) {
         if let Some((client, _)) = &mut self.loading {
@@ -255,6 +260,9 @@ impl Daemon {
     /// Puts a configuration into force.
     pub(super) fn apply(&mut self, in_force: InForce, on_probation: bool) {
         let before = std::mem::replace(&mut self.in_force, in_force).config;
+        self.is_hardened = false;
+        // In a new life that was done, or said; what was full then may have room now.
+        let _ = self.furnish();
         self.apply_outputs();
         self.apply_inputs();
         for index in 0..self.table.len() {
