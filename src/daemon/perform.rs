@@ -105,7 +105,7 @@ impl Daemon {
         slot.digest.store(entry.digest, SeqCst);
         entry.exit_taken = false;
         entry.status_text.clear();
-        entry.last_words.clear();
+        entry.words.clear();
         process::spawn(slot, generation.0, &entry.recipe, &wiring)?;
         entry.process = super::observe::handle(page, slot);
         self.watch_process(child);
