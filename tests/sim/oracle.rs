@@ -288,6 +288,8 @@ impl Oracle {
                         || seen.before.is_some_and(|status| status.state == State::Paused))
                 {
                     seen.beat = now;
+                    // Its time to end begins anew, too; where it was paused at this very moment no state tells of it.
+                    seen.leaving = seen.leaving.map(|(generation, ..)| (generation, now, None));
                     seen.danger = None; // it drives them again, if only to crash at once
                 }
             }
