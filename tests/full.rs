@@ -26,6 +26,15 @@ fn restarts(instance: &Instance, name: &str) -> u32 {
     instance.await_program(name, "runs again", again).pid.unwrap()
 }
 
+/// Kills the supervisor; returns when another one answers.
+fn replace_supervisor(instance: &Instance) {
+    let supervisor = instance.status().supervisor_pid;
+    signal(supervisor, libc::SIGKILL);
+    instance.await_that("its successor serves", || {
+        instance.ctl(&["status"]).status.success() && instance.status().supervisor_pid != supervisor
+    });
+}
+
 #[test]
 fn on_a_full_disk_programs_start_and_reloads_take_effect_and_the_last_good_copy_is_missed_in_words() {
     in_own_mounts(|| {
@@ -71,11 +80,7 @@ fn a_run_directory_that_is_full_later_costs_neither_programs_nor_a_successor() {
         let other = instance.await_state("b", "running").pid;
         fill(&run);
         restarts(&instance, "a");
-        let supervisor = instance.status().supervisor_pid;
-        signal(supervisor, libc::SIGKILL);
-        instance.await_that("its successor serves", || {
-            instance.ctl(&["status"]).status.success() && instance.status().supervisor_pid != supervisor
-        });
+        replace_supervisor(&instance);
         restarts(&instance, "a");
         assert_eq!(instance.program("b").pid, other);
         instance.quit_clean();
@@ -169,11 +174,7 @@ fn without_proc_programs_run_and_are_started_again() {
     let other = instance.await_state("b", "running").pid;
     restarts(&instance, "a");
     instance.ctl_ok(&["restart", "a", "--wait"]);
-    let supervisor = instance.status().supervisor_pid;
-    signal(supervisor, libc::SIGKILL);
-    instance.await_that("its successor serves", || {
-        instance.ctl(&["status"]).status.success() && instance.status().supervisor_pid != supervisor
-    });
+    replace_supervisor(&instance);
     restarts(&instance, "a");
     assert_eq!(instance.program("b").pid, other);
     let said = instance.status().limitations;
