@@ -30,8 +30,11 @@ test-qemu: ## The tests with whole machines in QEMU alone: watchdog, GPIO, a Ras
 	release/build aarch64 armv7 armv6
 	cargo test --test qemu -- --nocapture
 
+# npm's client is compiled against the headers of Node, which a Node that is not Debian's brings along.
+NODE_HEADERS = $(shell test -e "$$(dirname "$$(readlink -f "$$(command -v node)")")/../include/node/node.h" || echo deb:libnode-dev)
+
 test-clients: ## Clients of sd_notify from PyPI and npm, fetched into the build folder; needs the network.
-	@scripts/need test-clients $(RUST) systemd deb:python3-venv npm deb:libsystemd-dev deb:libnode-dev
+	@scripts/need test-clients $(RUST) systemd deb:python3-venv npm deb:libsystemd-dev $(NODE_HEADERS)
 	cargo test --test notify_clients -- --include-ignored
 
 release: ## What ships: static executables for aarch64, armv7, armv6 and x86_64, in target/dist.
