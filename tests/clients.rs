@@ -326,7 +326,10 @@ fn each_client_reads_the_page_of_inputs() {
         // SAFETY: a system call only, between fork and exec.
         unsafe {
             command.pre_exec(move || {
-                if libc::dup2(number, 9) == 9 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+                // The page may be 9 by chance: dup2 would leave it to be closed by exec.
+                let inherited =
+                    if number == 9 { libc::fcntl(9, libc::F_SETFD, 0) } else { libc::dup2(number, 9) };
+                if inherited >= 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
             })
         };
         let output = command.output().unwrap();

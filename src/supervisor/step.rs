@@ -36,6 +36,13 @@ impl Child {
             Phase::Spawning { since } | Phase::Starting { since, stage: Stage::Launching } => {
                 self.judge_start(now, since, jitter)
             }
+            // Ready and ending may be heard of in one breath: it was ready all the same.
+            Phase::Starting { stage: Stage::Up { .. }, .. }
+                if self.leaving.is_some() && self.has_reported() =>
+            {
+                self.become_ready(now);
+                true
+            }
             Phase::Starting { stage: Stage::Up { .. }, .. } | Phase::Running { .. }
                 if self.leaving.is_some() =>
             {
@@ -156,6 +163,11 @@ impl Child {
             self.fail(now, End::StartTimedOut, jitter);
         }
         over
+    }
+
+    /// It said that it is ready, and that is what makes it so.
+    fn has_reported(&self) -> bool {
+        self.rules.kind != Kind::Oneshot && self.rules.ready == Ready::Report && self.reported
     }
 
     /// It said that it ends; said again, it means nothing new.

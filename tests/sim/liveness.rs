@@ -1,8 +1,8 @@
 //! Known answers about heartbeats, checks, levels of outputs and the gate.
 
 use multusd::supervisor::{
-    Action, CheckRules, ChildId, End, Event, Exit, Generation, Hook, Level, Order, Rules, SignalKind, State,
-    Withheld,
+    Action, CheckRules, ChildId, End, Event, Exit, Generation, Hook, Level, Order, Restart, Rules,
+    SignalKind, State, Withheld,
 };
 
 use multusd::time::Instant;
@@ -218,6 +218,22 @@ fn who_said_that_it_ends_has_its_stop_time_then_the_signal_then_its_stop_time_ag
     board.run_for(6000);
     // The next one has said nothing.
     assert_eq!((state(&board, child), board.status(child).failures), (State::Running, 1));
+}
+
+#[test]
+fn who_says_in_one_breath_that_it_is_ready_and_that_it_ends_was_ready() {
+    let mut board = Board::quiet();
+    let child = board.install(Rules { restart: Restart::Never, ..plain() });
+    board.kid(child).behaviour.ready_after = 100_000;
+    board.run_for(100);
+    assert_eq!(state(&board, child), State::Starting);
+    board.tell(Event::ReadyReported { child, generation: FIRST });
+    board.tell(Event::LeaveAnnounced { child, generation: FIRST });
+    board.run_for(0);
+    assert_eq!(state(&board, child), State::Running);
+    board.run_for(1100);
+    // As of one that was ready its end is no failed start.
+    assert_eq!(state(&board, child), State::Exited);
 }
 
 #[test]
