@@ -14,6 +14,7 @@
 #![deny(unsafe_code)]
 
 pub mod applets;
+pub mod child;
 pub mod client;
 pub mod config;
 pub mod ctl;

@@ -48,7 +48,7 @@ impl Log {
         let file = match self.file.take() {
             Some(file) => file,
             None => {
-                let (file, is_regular) = sys_file::open_log(Path::new(&self.stream.path))?;
+                let (file, is_regular) = crate::sys::log_file::open_log(Path::new(&self.stream.path))?;
                 self.is_regular = is_regular;
                 let size = sys_file::size(file.as_fd()).map_err(|error| error.to_string())?;
                 self.size = if is_regular { size } else { 0 };

@@ -1,0 +1,4 @@
+//! `log`.
+
+pub mod lines;
+pub mod stamp;
