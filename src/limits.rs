@@ -66,6 +66,12 @@ pub const CHECK_WINDOW_MAX: u8 = 32;
 /// Milliseconds of the shortest heartbeat: below, a busy board's scheduling is the longest silence.
 pub const HEARTBEAT_MS_MIN: u64 = 10;
 
+/// Bytes of the log ring's data, at the least: a pipe's worth, so that one read always has room.
+pub const LOG_RING_BYTES_MIN: u64 = 64 << 10;
+
+/// The same at the most: memory that is held for ever.
+pub const LOG_RING_BYTES_MAX: u64 = 16 << 20;
+
 /// Feed intervals after which the guard's last echo is stale and the watchdog starves. One echo is
 /// asked for per interval: two may be late on a busy board, a third says that nobody answers.
 pub const ECHO_INTERVALS_MAX: u64 = 3;

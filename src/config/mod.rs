@@ -24,6 +24,7 @@ mod expand;
 mod help;
 mod keys;
 mod links;
+mod log_keys;
 mod nearest;
 mod process_keys;
 mod program;

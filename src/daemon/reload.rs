@@ -237,6 +237,9 @@ impl Daemon {
         if changes.daemon_changed {
             lines.push("[multusd]: changed; takes effect when multusd is started again".into());
         }
+        if changes.log_changed {
+            lines.push("[log]: changed".into());
+        }
         let summary = match lines.is_empty() {
             true => "nothing changed".into(),
             false => format!(
