@@ -108,9 +108,14 @@ pub fn sealed_memory(name: &CStr, length: u32) -> Result<OwnedFd, SysError> {
 /// The same memory file, open for reading only; who gets that cannot open it otherwise, unless it is
 /// root's or its owner's process.
 pub fn open_again_to_read(file: &OwnedFd) -> Result<OwnedFd, SysError> {
-    fchmod(file, Mode::from_bits_truncate(0o444)).map_err(SysError::of("chmod"))?;
+    open_again(file.as_fd(), 0o444, false)
+}
+
+/// The same memory file with a position of its own, to read or to read and write; its mode is set first.
+pub fn open_again(file: BorrowedFd, mode: u32, writable: bool) -> Result<OwnedFd, SysError> {
+    fchmod(file, Mode::from_bits_truncate(mode)).map_err(SysError::of("chmod"))?;
     let path = ["/proc/self/fd/", &file.as_raw_fd().to_string()].concat();
-    open_path(Path::new(&path), OFlag::O_RDONLY, 0)
+    open_path(Path::new(&path), if writable { OFlag::O_RDWR } else { OFlag::O_RDONLY }, 0)
 }
 
 /// Fills a memory file with zeros and goes to its beginning.
