@@ -41,6 +41,11 @@ pub fn open_log(path: &Path) -> Result<(OwnedFd, bool), String> {
 /// What opens a file that may be anything: follows nothing, waits for nobody.
 const WARY: OFlag = OFlag::O_NOFOLLOW.union(OFlag::O_NONBLOCK).union(OFlag::O_NOCTTY);
 
+/// The kernel's log, to write to; what would have to wait is refused.
+pub fn open_kernel_log() -> Result<OwnedFd, SysError> {
+    open_path(Path::new("/dev/kmsg"), OFlag::O_WRONLY | WARY, 0)
+}
+
 /// A path names a character device.
 pub fn is_device(path: &Path) -> bool {
     lstat(path).is_ok_and(|status| kind(&status) == SFlag::S_IFCHR)

@@ -28,7 +28,9 @@ pub struct Cutter {
     /// Where its first byte is in the ring.
     at: u64,
     /// The beginning of the line was lost: so is the rest.
-    discards: bool,
+    pub discards: bool,
+    /// Line ends and bytes that were discarded, and not taken account of yet.
+    pub discarded: (u64, u64),
 }
 
 /// A line without its end.
@@ -44,70 +46,56 @@ pub struct Line<'a> {
 }
 
 impl Cutter {
-    /// Takes a piece that begins at a position of the ring; every line that is whole now is handed on. Returns
-    /// how many bytes were discarded as the rest of a line whose beginning was lost.
-    pub fn take(&mut self, mut piece: &[u8], mut at: u64, when: When, line: &mut dyn FnMut(Line)) -> usize {
-        let mut discarded = 0;
+    /// Takes a piece that begins at a position of the ring; every line that is whole now is handed on.
+    pub fn take(&mut self, mut piece: &[u8], mut at: u64, when: When, line: &mut dyn FnMut(Line)) {
         while !piece.is_empty() {
             let ending = piece.iter().position(|byte| *byte == b'\n');
-            let room = LINE_BYTES_MAX - self.partial.len();
-            let length = ending.unwrap_or(piece.len());
+            let mut length = ending.unwrap_or(piece.len());
+            let mut used = (length + 1).min(piece.len());
             if self.discards {
                 self.discards = ending.is_none();
-                discarded += length;
+                self.discarded.0 += u64::from(ending.is_some());
+                self.discarded.1 += used as u64;
             } else {
                 if self.partial.is_empty() {
                     (self.since, self.at) = (when, at);
                 }
-                let taken = length.min(room);
+                let room = LINE_BYTES_MAX - self.partial.len();
                 let is_cut = length > room;
-                if ending.is_none() && !is_cut {
-                    self.partial.extend_from_slice(piece);
-                    return discarded;
+                if is_cut {
+                    (length, used) = (room, room);
+                } else if ending.is_none() {
+                    return self.partial.extend_from_slice(piece);
                 }
-                let used = if is_cut { taken } else { taken + 1 };
-                let end = at + used as u64;
+                let (when, end) = (self.since, at + used as u64);
                 // Most lines are whole: no need to copy them.
                 if self.partial.is_empty() {
-                    line(Line { text: &piece[..taken], when: self.since, is_cut, end });
+                    line(Line { text: &piece[..length], when, is_cut, end });
                 } else {
-                    self.partial.extend_from_slice(&piece[..taken]);
-                    line(Line { text: &self.partial, when: self.since, is_cut, end });
+                    self.partial.extend_from_slice(&piece[..length]);
+                    line(Line { text: &self.partial, when, is_cut, end });
                     self.partial.clear();
                 }
-                (piece, at) = (&piece[used..], end);
-                continue;
             }
-            let used = (length + 1).min(piece.len());
             (piece, at) = (&piece[used..], at + used as u64);
         }
-        discarded
     }
 
-    /// The line that has no end yet: what is there of it, and since when.
-    pub fn partial(&self) -> Option<(&[u8], When)> {
-        (!self.partial.is_empty()).then_some((&self.partial[..], self.since))
+    /// The line that has no end yet: what is there of it, since when, and where it begins in the ring.
+    pub fn partial(&self) -> Option<(&[u8], When, u64)> {
+        (!self.partial.is_empty()).then_some((&self.partial[..], self.since, self.at))
     }
 
-    /// Where it begins in the ring.
-    pub fn partial_at(&self) -> Option<u64> {
-        (!self.partial.is_empty()).then_some(self.at)
-    }
-
-    /// It was written as it is.
+    /// It is no matter any more.
     pub fn forget(&mut self) {
-        // One that is never ended is no reason to hold 4 KB; the next one may well be short.
+        // One that was never ended is no reason to hold 4 KB; the next one may well be short.
         self.partial = Vec::new();
     }
 
-    /// Bytes were lost, the last of them within a line or not.
-    pub fn lost(&mut self, is_torn: bool) {
-        self.discards = is_torn;
-    }
-
-    /// Whether the rest of a line is discarded.
-    pub fn discards(&self) -> bool {
-        self.discards
+    /// What is there of a line is no line any more.
+    pub fn discard(&mut self) {
+        self.discarded.1 += self.partial.len() as u64;
+        self.forget();
     }
 }
 
@@ -135,7 +123,7 @@ impl Fold {
 }
 
 /// A token bucket.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Rate {
     tokens: u64,
     last_ms: Option<u64>,
@@ -199,8 +187,7 @@ mod tests {
             found,
             [("one".into(), 0, false, 104), ("two".into(), 0, false, 108), (String::new(), 1, false, 109)]
         );
-        assert_eq!(cutter.partial(), Some((&b"three"[..], when(1))));
-        assert_eq!(cutter.partial_at(), Some(109));
+        assert_eq!(cutter.partial(), Some((&b"three"[..], when(1), 109)));
         cutter.forget();
         assert_eq!(cutter.partial(), None);
     }
@@ -219,13 +206,13 @@ mod tests {
     #[test]
     fn after_a_loss_within_a_line_its_rest_is_discarded() {
         let mut cutter = Cutter::default();
-        cutter.lost(true);
-        assert_eq!(cutter.take(b"rest", 0, when(0), &mut |_| panic!()), 4);
-        assert!(cutter.discards());
-        let found = cut(&mut cutter, &[" of it\nwhole\n"]);
-        assert_eq!(found, [("whole".into(), 0, false, 113)]);
-        cutter.lost(false);
-        assert_eq!(cut(&mut cutter, &["whole\n"]).len(), 1);
+        cutter.discards = true;
+        cutter.take(b"rest", 0, when(0), &mut |_| panic!());
+        assert_eq!((cutter.discards, cutter.discarded), (true, (0, 4)));
+        let found = cut(&mut cutter, &[" of it\nwhole\nbegin"]);
+        assert_eq!((found, cutter.discarded), (vec![("whole".into(), 0, false, 113)], (1, 11)));
+        cutter.discard();
+        assert_eq!((cutter.partial(), cutter.discarded), (None, (1, 16)));
     }
 
     #[test]
