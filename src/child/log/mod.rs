@@ -1,0 +1,5 @@
+//! `log`: takes what programs write and puts it into files. Two processes: the collector, which takes it into the ring
+//! and touches no storage, ever; and the storer, which may wait for storage for as long as that takes.
+
+pub mod settings;
+pub mod store;
