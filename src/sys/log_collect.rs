@@ -284,8 +284,7 @@ impl<'a> Collector<'a> {
         let torn = is_cut && words.torn.load(SeqCst) | words.unsure.load(SeqCst) != 0;
         self.begin(position, stream as u16 | NOTICE, words.generation.load(SeqCst));
         let (new_lines, new_bytes) = (lines.wrapping_sub(told_lines), bytes.wrapping_sub(told_bytes));
-        let told: [u64; NOTICE_WORDS] =
-            [new_lines, new_bytes, is_cut.into(), torn.into(), lines, bytes, cut];
+        let told: [u64; NOTICE_WORDS] = [new_lines, new_bytes, is_cut.into(), torn.into(), lines, bytes, cut];
         self.ring.paste(position % self.ring.size + RECORD_BYTES, &told);
         self.ring.header.intent.store((position + 1) | INTENT_NOTICE, SeqCst);
         self.settle();
@@ -314,7 +313,7 @@ impl Ring {
 mod tests {
     use super::super::log_claim::{Claimed, Part};
     use super::super::log_ring::{Read, create};
-    use super::super::{file, process};
+    use super::super::{file, machine, process};
     use super::*;
     use std::os::fd::{AsFd, OwnedFd};
 
@@ -338,9 +337,23 @@ mod tests {
             file::append(self.write.as_fd(), text.as_bytes()).unwrap();
         }
 
+        fn write_in_pieces(&self, text: &str) {
+            let mut rest = text.as_bytes();
+            while !rest.is_empty() {
+                let count = rest.len().min(1 + machine::random() as usize % 40);
+                let _ = file::append(self.write.as_fd(), &rest[..count]);
+                rest = &rest[count..];
+            }
+        }
+
         fn take(&self, stream: usize) -> Taken {
             Collector::new(self.ring, self.memory.as_fd()).take(stream, self.read.as_fd())
         }
+    }
+
+    /// Before any fork: a copy of a process with threads must not allocate.
+    fn numbers(count: u64) -> String {
+        (0..count).map(|number| format!("line {number}\n")).collect()
     }
 
     /// Everything from a position on: stream, text (of notices: lines, cut, torn).
@@ -410,7 +423,10 @@ mod tests {
         assert!((1..4).contains(&lost), "{lost}");
         let found = all(&bench.ring, 0);
         let notices = found.iter().filter(|(stream, _)| *stream == NOTICE);
-        assert_eq!(notices.map(|(_, text)| text.as_str()).collect::<Vec<_>>(), [format!("{lost} false false")]);
+        assert_eq!(
+            notices.map(|(_, text)| text.as_str()).collect::<Vec<_>>(),
+            [format!("{lost} false false")]
+        );
         // Stored: overwritten freely.
         let head = bench.ring.header.head.load(SeqCst);
         bench.ring.stream(0).done.store(head, SeqCst);
@@ -493,11 +509,8 @@ mod tests {
     fn collectors_killed_at_any_moment_lose_nothing_and_double_nothing() {
         let bench = bench();
         const LINES: u64 = 200_000;
-        let writer = child(|| {
-            for number in 0..LINES {
-                let _ = file::append(bench.write.as_fd(), format!("line {number}\n").as_bytes());
-            }
-        });
+        let text = numbers(LINES);
+        let writer = child(|| bench.write_in_pieces(&text));
         let (mut position, mut next, mut rest, mut buffer) = (0, 0, String::new(), Vec::new());
         let (mut killed, header) = (0_u64, bench.ring.header);
         let started = clock::now();
@@ -511,7 +524,7 @@ mod tests {
                 }
             });
             // Any moment: between nothing and a millisecond.
-            let until = clock::now().0 + super::super::machine::random() % 1_000_000;
+            let until = clock::now().0 + machine::random() % 1_000_000;
             while clock::now().0 < until && next < LINES {
                 while let Read::Record(record) = bench.ring.read(position, &mut buffer) {
                     rest += str::from_utf8(&buffer).unwrap();
@@ -535,11 +548,8 @@ mod tests {
     fn supervisors_killed_while_they_throw_away_count_every_line_once() {
         let bench = bench();
         const LINES: u64 = 300_000;
-        let writer = child(|| {
-            for number in 0..LINES {
-                let _ = file::append(bench.write.as_fd(), format!("line {number}\n").as_bytes());
-            }
-        });
+        let text = numbers(LINES);
+        let writer = child(|| bench.write_in_pieces(&text));
         let words = bench.ring.stream(7);
         let (mut killed, started) = (0, clock::now());
         while words.dropped_lines.load(SeqCst) < LINES {
@@ -550,7 +560,7 @@ mod tests {
                     }
                 }
             });
-            let until = clock::now().0 + super::super::machine::random() % 1_000_000;
+            let until = clock::now().0 + machine::random() % 1_000_000;
             while clock::now().0 < until {}
             kill(supervisor);
             bench.ring.settle_discard(bench.again.as_fd());
@@ -559,8 +569,7 @@ mod tests {
         }
         kill(writer);
         assert_eq!(words.dropped_lines.load(SeqCst), LINES);
-        let bytes: usize = (0..LINES).map(|number| format!("line {number}\n").len()).sum();
-        assert_eq!(words.dropped_bytes.load(SeqCst), bytes as u64);
+        assert_eq!(words.dropped_bytes.load(SeqCst), text.len() as u64);
         assert!(killed > 5, "{killed}");
     }
 }
