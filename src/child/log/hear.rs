@@ -169,7 +169,7 @@ impl Store<'_> {
         }
         let words: [&[u8]; 3] = [b" lines (", b" bytes) dropped: log was overdue", b""];
         self.say(at, &[notice.lines, notice.bytes], &words);
-        self.account(at, Run { first: record, to: end, ..Run::default() });
+        self.account(at, Run { first: record, to: end, ..Run::default() }, self.voices[at].when);
     }
 
     /// What is there of a line is none, and maybe neither is what follows up to its end.
@@ -185,14 +185,15 @@ impl Store<'_> {
         let (lines, bytes) = std::mem::take(&mut voice.cutter.discarded);
         let to = voice.cutter.partial().map_or(end, |(_, _, at)| at);
         if bytes > 0 {
-            self.account(at, Run { first, to, lines, bytes, lost_lines: lines, lost_bytes: bytes, ..Run::default() });
+            let when = voice.when;
+            let run = Run { first, to, lines, bytes, lost_lines: lines, lost_bytes: bytes, ..Run::default() };
+            self.account(at, run, when);
         }
     }
 
     /// Something becomes part of what is to be written; its text is there already.
-    fn account(&mut self, at: usize, run: Run) {
-        let voice = &self.voices[at];
-        self.batches[voice.target].add(run.of(at), voice.when.mono_ms);
+    fn account(&mut self, at: usize, run: Run, when: When) {
+        self.batches[self.voices[at].target].add(run.of(at), when.mono_ms);
     }
 
     /// A line is whole (or as long as it may be).
@@ -209,10 +210,10 @@ impl Store<'_> {
         if batch.open_by != Some(at) {
             if !voice.rate.passes(stream.rate, line.when.mono_ms) {
                 (run.lost_lines, run.lost_bytes) = (run.lines, run.bytes);
-                return self.account(at, run);
+                return self.account(at, run, line.when);
             }
             if stream.fold && voice.fold.is_again(line.text) {
-                return self.account(at, run);
+                return self.account(at, run, line.when);
             }
         }
         self.relay(at, line.text, line.when, line.end);
@@ -237,7 +238,7 @@ impl Store<'_> {
         }
         batch.open_by = Some(at);
         batch.end_line();
-        self.account(at, run);
+        self.account(at, run, line.when);
     }
 
     fn relay(&mut self, at: usize, text: &[u8], when: When, end: u64) {
@@ -324,7 +325,7 @@ impl Store<'_> {
             }
             batch.open_by = Some(at);
             self.voices[at].cutter.forget();
-            self.account(at, Run { first, to, bytes: text.len() as u64, ..Run::default() });
+            self.account(at, Run { first, to, bytes: text.len() as u64, ..Run::default() }, when);
         }
     }
 }

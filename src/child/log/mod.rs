@@ -8,4 +8,6 @@ pub mod settings;
 mod stamp;
 pub mod store;
 mod target;
+#[cfg(test)]
+mod tests;
 mod write;
