@@ -1,13 +1,12 @@
 //! The storer's work, for now the least: lines as they come, into their files.
 
+use crate::config::LogSettings;
 use crate::sys::log_ring::{NOTICE, Read, Ring};
 use crate::sys::{file, log_ring};
 use crate::time::Instant;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::atomic::Ordering::SeqCst;
-
-use super::settings::LogSettings;
 
 /// Puts what the ring has into the files.
 pub struct Store<'a> {
