@@ -503,6 +503,12 @@ mod tests {
         }
     }
 
+    /// Less than a step takes.
+    fn spin() {
+        let until = clock::now().0 + machine::random() % 50_000;
+        while clock::now().0 < until {}
+    }
+
     fn kill(pid: u32) {
         process::kill_if_there(pid as i32, libc::SIGKILL);
         // SAFETY: integers; our own child.
@@ -512,7 +518,7 @@ mod tests {
     #[test]
     fn collectors_killed_at_any_moment_lose_nothing_and_double_nothing() {
         let bench = bench();
-        const LINES: u64 = 50_000;
+        const LINES: u64 = 200_000;
         let text = numbers(LINES);
         let writer = child(|| bench.write_in_pieces(&text));
         let (mut position, mut next, mut rest, mut buffer) = (0, 0, String::new(), Vec::new());
@@ -528,7 +534,7 @@ mod tests {
                 }
             });
             // Any moment of some of its steps.
-            let until = header.progress.load(SeqCst) + machine::random() % 100;
+            let until = header.progress.load(SeqCst) + machine::random() % 8;
             let late = clock::now() + Millis(100);
             while header.progress.load(SeqCst) < until && next < LINES && clock::now() < late {
                 while let Read::Record(record) = bench.ring.read(position, &mut buffer) {
@@ -540,6 +546,7 @@ mod tests {
                     header.stored.store(position, SeqCst);
                 }
             }
+            spin();
             kill(collector);
             killed += 1;
             assert!(clock::now().since(started).0 < 60_000, "{next} of {LINES} lines");
@@ -552,7 +559,7 @@ mod tests {
     #[test]
     fn supervisors_killed_while_they_throw_away_count_every_line_once() {
         let bench = bench();
-        const LINES: u64 = 100_000;
+        const LINES: u64 = 200_000;
         let text = numbers(LINES);
         let writer = child(|| bench.write_in_pieces(&text));
         let words = bench.ring.stream(7);
@@ -565,11 +572,12 @@ mod tests {
                     }
                 }
             });
-            let until = bench.ring.header.drop_count.load(SeqCst) + machine::random() as u32 % 30;
+            let until = bench.ring.header.drop_count.load(SeqCst) + machine::random() as u32 % 3;
             let late = clock::now() + Millis(100);
             while bench.ring.header.drop_count.load(SeqCst) < until && clock::now() < late {
                 process::give_way();
             }
+            spin();
             kill(supervisor);
             bench.ring.settle_discard(bench.again.as_fd());
             killed += 1;

@@ -346,6 +346,11 @@ impl Ring {
         &self.header.streams
     }
 
+    /// Changed by every drop.
+    pub fn drop_count(&self) -> u32 {
+        self.header.drop_count.load(SeqCst)
+    }
+
     /// Wakes the storer, whatever it waits for.
     pub fn call_storer(&self) {
         self.header.storer_bell.fetch_add(1, SeqCst);

@@ -42,6 +42,8 @@ struct Collecting<'a> {
     next_storer: Instant,
     /// Since when there has been too little room; none: there is enough.
     full_since: Option<Instant>,
+    /// The drops that all streams were looked at for.
+    drops_told: u32,
     /// Told to end: the storer writes everything and ends, then we do.
     is_ending: bool,
 }
@@ -79,6 +81,7 @@ impl<'a> Collecting<'a> {
             storer: None,
             next_storer: Instant(0),
             full_since: None,
+            drops_told: ring.drop_count().wrapping_sub(1),
             is_ending: false,
         })
     }
@@ -108,6 +111,7 @@ impl<'a> Collecting<'a> {
 
     /// Takes from every pipe that has something, as long as one has; bounded.
     fn take_ready(&mut self) {
+        self.tell_of_drops();
         let set = poll::borrow(self.settings.poll as i32);
         for _ in 0..ROUNDS {
             let ready = poll::ready_in(set);
@@ -127,6 +131,18 @@ impl<'a> Collecting<'a> {
                 // A new program's, of which only our successor knows.
                 return file::pause(10);
             }
+        }
+    }
+
+    /// Tells of what was dropped, also of streams that say nothing any more.
+    fn tell_of_drops(&mut self) {
+        let count = self.ring.drop_count();
+        if count == self.drops_told {
+            return;
+        }
+        let mut told = self.settings.streams.iter();
+        if told.all(|stream| self.collector.tell_of_drops(stream.number.into(), stream.generation)) {
+            self.drops_told = count;
         }
     }
 
