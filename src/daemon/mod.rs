@@ -42,7 +42,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering::SeqCst;
 
 use crate::config;
-use crate::limits::{CHILD_COUNT_MAX, CONTROL_CLIENT_COUNT_MAX};
+use crate::limits::{CHILD_COUNT_MAX, CONTROL_CLIENT_COUNT_MAX, LOG};
 use crate::protocol::{self, LIMITATION_COUNT_MAX, Text};
 use crate::supervisor::{Action, Actions, ChildId, Event, State, Supervisor};
 use crate::sys::cgroup::Hierarchy;
@@ -382,7 +382,7 @@ impl Daemon {
             }
             let from = std::mem::replace(&mut entry.published, status.state);
             report::explain_end(entry, status.last_end);
-            failed |= status.failures > 0 && status.state != State::Running;
+            failed |= status.failures > 0 && status.state != State::Running && entry.name() != LOG;
             let slot = self.page.program(index);
             self.news.add(protocol::Event {
                 seq: 0,

@@ -73,7 +73,7 @@ pub(super) fn open_path(path: &Path, flags: OFlag, mode: u32) -> Result<OwnedFd,
 }
 
 /// What kind of file it is.
-fn kind(status: &FileStat) -> SFlag {
+pub(super) fn kind(status: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT
 }
 
@@ -274,32 +274,6 @@ fn own_user() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
 
-/// A file to append to, and whether it is a regular one: only such have a size to cap. `Err` in words.
-///
-/// Programs may own the directory their logs are in, and we may be root: what they put in a log's
-/// place must neither lead elsewhere (symbolic and hard links) nor keep us waiting (FIFOs), nor
-/// become our terminal.
-pub fn open_log(path: &Path) -> Result<(OwnedFd, bool), String> {
-    if let Some(directory) = path.parent() {
-        make_directories(directory).map_err(|error| error.to_string())?;
-    }
-    let access = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT;
-    let file = open_path(path, access | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY, 0o640);
-    let file = file.map_err(|error| match error.errno {
-        libc::ELOOP => "a symbolic link, which is not followed".into(),
-        libc::ENXIO => "a FIFO or socket, which is no place for a log".into(),
-        _ => error.to_string(),
-    })?;
-    let status = fstat(&file).map_err(|errno| SysError::of("stat")(errno).to_string())?;
-    match kind(&status) {
-        // A second name may be that of a file its planter could not write.
-        SFlag::S_IFREG if status.st_nlink == 1 => Ok((file, true)),
-        SFlag::S_IFREG => Err("has hard links".into()),
-        SFlag::S_IFCHR => Ok((file, false)),
-        _ => Err("neither a file nor a device".into()),
-    }
-}
-
 /// A path names a regular file.
 pub fn is_regular(path: &Path) -> bool {
     lstat(path).is_ok_and(|status| kind(&status) == SFlag::S_IFREG)
@@ -383,7 +357,7 @@ fn sync(file: &OwnedFd) -> Result<(), SysError> {
 }
 
 /// Makes a directory and what leads to it, unless it is there.
-fn make_directories(path: &Path) -> Result<(), SysError> {
+pub(super) fn make_directories(path: &Path) -> Result<(), SysError> {
     let is_there = || stat(path).is_ok_and(|status| kind(&status) == SFlag::S_IFDIR);
     if path.as_os_str().is_empty() || is_there() {
         return Ok(());

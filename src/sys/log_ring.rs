@@ -410,6 +410,14 @@ impl Ring {
         (record, bytes)
     }
 
+    /// For tests that have a clock of their own: when a record was taken.
+    #[cfg(test)]
+    pub fn date(&self, position: u64, mono_ms: u64, wall_ms: u64) {
+        let raw = self.raw(position);
+        raw.mono_ms.store(mono_ms, SeqCst);
+        raw.wall_ms.store(wall_ms, SeqCst);
+    }
+
     /// The first record at or after a position; its bytes replace those of the buffer.
     pub fn read(&self, mut position: u64, buffer: &mut Vec<u8>) -> Read {
         loop {

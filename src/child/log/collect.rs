@@ -14,8 +14,6 @@ use crate::time::{Instant, Millis};
 
 use super::store::Store;
 
-/// Bytes that the storer lets gather while it has something to wait for.
-const BATCH_BYTES: u64 = 16 * 1024;
 /// Takes of each pipe when told to end: a program that writes without end would keep this process for ever. What is
 /// left in the pipes is the next one's.
 const LAST_TAKES: usize = 64;
@@ -252,21 +250,13 @@ fn store(settings: &LogSettings, ring: Ring) -> i32 {
         let bell = header.storer_bell.load(SeqCst);
         let is_last = header.storer_ends.load(SeqCst) == 1;
         let due = store.work(clock::now());
-        header.storer_progress.fetch_add(1, SeqCst);
         ring.call_collector();
         if is_last {
             store.finish();
             header.storer_ends.store(2, SeqCst);
             return 0;
         }
-        let head = header.head.load(SeqCst);
         let now = clock::now();
-        header.wake_at.store(
-            header.stored.load(SeqCst).max(head) + if due.is_none() { 1 } else { BATCH_BYTES },
-            SeqCst,
-        );
-        if header.head.load(SeqCst) == head {
-            futex::wait(&header.storer_bell, bell, due.map(|due| due.since(now) + Millis(1)));
-        }
+        futex::wait(&header.storer_bell, bell, due.map(|due| due.since(now) + Millis(1)));
     }
 }

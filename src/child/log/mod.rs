@@ -2,7 +2,13 @@
 //! and touches no storage, ever; and the storer, which may wait for storage for as long as that takes.
 
 mod collect;
+mod hear;
+mod lines;
+mod relay;
+mod stamp;
 pub mod store;
+mod target;
+mod write;
 
 use std::ffi::OsString;
 
