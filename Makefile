@@ -50,13 +50,14 @@ bloat: ## What each part of the aarch64 executable costs.
 cross: ## The executables by way of `cross`, for machines that are not Debian's.
 	@release/cross
 
-bench: ## multusd beside runit, s6, daemontools and supervisord, and the kernel's floor; hangs and heartbeats; 10 minutes.
+bench: ## multusd beside runit, s6, daemontools and supervisord, and the kernel's floor; hangs and heartbeats; logs; 12 minutes.
 	@scripts/need bench $(RUST) $(PEERS) strace $(RELEASE)
 	cargo build --release
 	@bench/run
 	@bench/beats
 	@release/build x86_64
 	@bench/memory
+	@bench/log
 
 soak: ## The checks of `test` with counts for a night.
 	@scripts/need soak $(RUST_TEST) $(RELEASE) $(TRY_RELEASE) $(QEMU)

@@ -69,7 +69,7 @@ fn keeps_running(old: &Program, new: &Program) -> bool {
     // A descriptor or a socket is given to a process at its start; the other ways to be ready are
     // our own observations.
     let given = |ready: &ProgramReady| matches!(ready, ProgramReady::Descriptor(_) | ProgramReady::Notify);
-    // A process has a pipe or /dev/null; where the pipe leads is the log writer's business.
+    // A process has a pipe or /dev/null; where the pipe leads is the business of `log`.
     let log = |log: &Log| log.file == LogFile::None;
     let ready_same = *ready == new.ready || !given(ready) && !given(&new.ready);
     ready_same

@@ -11,6 +11,7 @@ macro_rules! say {
 
 mod beats;
 mod boot;
+mod bundled;
 mod check;
 mod control;
 mod files;
@@ -21,6 +22,7 @@ mod inputs;
 mod jobs;
 mod last_good;
 mod lines;
+mod logs;
 mod news;
 mod notify;
 mod observe;
@@ -34,16 +36,15 @@ mod spec;
 mod table;
 mod temperature;
 mod watchdog;
-mod writer;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::SeqCst;
 
 use crate::config;
-use crate::limits::{CONTROL_CLIENT_COUNT_MAX, PROGRAM_COUNT_MAX};
+use crate::limits::{CHILD_COUNT_MAX, CONTROL_CLIENT_COUNT_MAX, LOG};
 use crate::protocol::{self, LIMITATION_COUNT_MAX, Text};
-use crate::supervisor::{Action, Actions, ChildId, Event, Supervisor};
+use crate::supervisor::{Action, Actions, ChildId, Event, State, Supervisor};
 use crate::sys::cgroup::Hierarchy;
 use crate::sys::clock;
 use crate::sys::input::Board;
@@ -91,6 +92,7 @@ enum Token {
     Input(usize),
     Beat(ChildId),
     BeatLink(ChildId),
+    Log,
 }
 
 impl Token {
@@ -107,6 +109,7 @@ impl Token {
             Token::Input(index) => (9, index),
             Token::Beat(child) => (10, child.index()),
             Token::BeatLink(child) => (11, child.index()),
+            Token::Log => (12, 0),
         };
         kind << 32 | index as u64
     }
@@ -126,6 +129,7 @@ impl Token {
             9 => Token::Input(index),
             10 => Token::Beat(child),
             11 => Token::BeatLink(child),
+            12 => Token::Log,
             _ => return None,
         })
     }
@@ -167,6 +171,7 @@ struct Daemon {
     sought: Option<config::Line>,
     seeks: u32,
     watch: watchdog::Watch,
+    logs: logs::Logs,
     /// When what could not be done for want of a process or of memory is tried again.
     retry_at: Option<Instant>,
     /// Watches the guard.
@@ -208,6 +213,7 @@ impl Daemon {
                 self.outputs_deadline(),
                 self.pulse_deadline(),
                 self.temperature_deadline(),
+                self.log_deadline(),
             ];
             // A timer that cannot be armed is a lost deadline: the next event comes anyway, and
             // the kernel does not refuse what it granted at the start.
@@ -215,6 +221,7 @@ impl Daemon {
             self.take_events(true);
             self.beat_to_guard();
             self.judge_temperature();
+            self.check_log();
         }
     }
 
@@ -255,6 +262,7 @@ impl Daemon {
             Token::Input(slot) => self.take_edges(slot),
             Token::Beat(child) => self.take_beat(child),
             Token::BeatLink(child) => self.take_link_bytes(child),
+            Token::Log => self.log_has_something(),
         }
     }
 
@@ -364,6 +372,7 @@ impl Daemon {
     /// Tells subscribers what changed.
     fn publish(&mut self) {
         let before = self.news.next();
+        let mut failed = false;
         let now = clock::now();
         for (index, entry) in self.table.iter_mut().enumerate() {
             let Some(entry) = entry else { continue };
@@ -373,6 +382,7 @@ impl Daemon {
             }
             let from = std::mem::replace(&mut entry.published, status.state);
             report::explain_end(entry, status.last_end);
+            failed |= status.failures > 0 && status.state != State::Running && entry.name() != LOG;
             let slot = self.page.program(index);
             self.news.add(protocol::Event {
                 seq: 0,
@@ -383,6 +393,9 @@ impl Daemon {
                 pid: if slot.is_alive() { slot.main() } else { 0 },
                 reason: entry.reason.clone(),
             });
+        }
+        if failed {
+            self.flush_log();
         }
         if self.news.next() != before {
             self.tell_subscribers();
@@ -462,4 +475,4 @@ fn borrow(descriptor: &OwnedFd) -> BorrowedFd<'_> {
     descriptor.as_fd()
 }
 
-const _: () = assert!(PROGRAM_COUNT_MAX <= u16::MAX as usize);
+const _: () = assert!(CHILD_COUNT_MAX <= u16::MAX as usize);

@@ -11,10 +11,11 @@ use crate::config::{
     WatchdogTarget,
 };
 use crate::packed::{self, packed};
-use crate::sys::process::{Identity, Recipe};
+use crate::sys::process::{self, Identity, Recipe};
 use crate::sys::users::Accounts;
 use crate::sys::{file, proc};
 
+use super::bundled::{has_log, is_bundled};
 use super::lines::{self, Spot};
 use super::outputs;
 
@@ -97,8 +98,8 @@ pub struct Command {
 /// A log file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Stream {
-    /// Its path.
-    pub path: String,
+    /// Its path; none: its lines go to syslog or the kernel's log only.
+    pub path: Option<String>,
     /// Rotated above this size; 0: never.
     pub maxbytes: u64,
     /// Rotated files kept.
@@ -274,15 +275,18 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
     let mut environment = environment(program, around)?;
     let path = find(&environment, "PATH").or(around.base.get("PATH")).unwrap_or(DEFAULT_PATH).to_owned();
     let log = |log: &crate::config::Log, stream: &str| {
-        match &log.file {
+        let path = match &log.file {
             LogFile::None => None,
             LogFile::Auto => Some(format!("{}/{}-{stream}.log", config.daemon.log_dir, program.name)),
             LogFile::Path(path) => Some(path.clone()),
-        }
-        .map(|path| Stream { path, maxbytes: log.maxbytes, backups: log.backups })
+        };
+        has_log(program, stream == "stderr").then_some(Stream {
+            path,
+            maxbytes: log.maxbytes,
+            backups: log.backups,
+        })
     };
-    let stdout = log(&program.stdout, "stdout");
-    let stderr = if program.redirect_stderr { None } else { log(&program.stderr, "stderr") };
+    let (stdout, stderr) = (log(&program.stdout, "stdout"), log(&program.stderr, "stderr"));
     let hook = |hook: &Option<HookCommand>| hook.as_ref().map(|hook| command(&hook.command, &path));
     let (ready_check, ready_descriptor) = match &program.ready {
         ProgramReady::Check { check, .. } => (Some(command(&check.command, &path)), None),
@@ -306,7 +310,7 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
             program.check.as_ref().map(|check| check_command(&check.command, &path)),
         ],
         exec: Exec {
-            command: command(&program.command, &path),
+            command: own_command(program, &path),
             environment,
             directory: program.directory.clone(),
             identity: identity.map(|identity| (identity.user, identity.group, identity.groups)),
@@ -317,7 +321,7 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
             affinity: program.cpu_affinity,
             io_priority: program.ioprio,
             oom_score: program.oom_score_adj,
-            capabilities: program.capabilities,
+            capabilities: if is_bundled(program) { own_capabilities(program) } else { program.capabilities },
             no_new_privs: program.no_new_privs,
             redirect_stderr: program.redirect_stderr,
             notify: uses_notify(program),
@@ -482,6 +486,21 @@ fn check_command(words: &[String], path: &str) -> Command {
         },
         _ => command(words, path),
     }
+}
+
+/// A bundled child is our own image, and called as we are.
+fn own_command(program: &Program, path: &str) -> Command {
+    let mut command = command(&program.command, path);
+    if let Some(word) = command.words.first_mut().filter(|_| is_bundled(program)) {
+        *word = "multusd".into();
+    }
+    command
+}
+
+/// What a bundled child may do as root: write where only others may.
+fn own_capabilities(program: &Program) -> Option<u64> {
+    const DAC_OVERRIDE: u64 = 1 << 1;
+    process::is_root().then_some(if program.user.is_none() { DAC_OVERRIDE } else { 0 })
 }
 
 fn strings(list: &[String]) -> Vec<CString> {

@@ -195,6 +195,8 @@ pub struct Wiring<'a> {
     pub standard: [RawFd; 3],
     /// Further descriptors and the number each is to have, at most [`EXTRA_COUNT_MAX`].
     pub extra: &'a [(RawFd, RawFd)],
+    /// Descriptors that it inherits under their own numbers (above 2, and none of `extra`).
+    pub inherited: &'a dyn Fn(&mut dyn FnMut(RawFd)),
     /// Its control group's directory, where there is one.
     pub cgroup: Option<BorrowedFd<'a>>,
     /// It may be born there; else it moves there itself.
@@ -366,6 +368,10 @@ fn wire(wiring: &Wiring) -> Result<(), SysError> {
         // There is room for as many as may be given.
         let _ = aside.push((copy, number));
     }
+    // SAFETY: fcntl with integers.
+    (wiring.inherited)(&mut |number| {
+        unsafe { libc::fcntl(number, libc::F_SETFD, 0) };
+    });
     for (source, number) in aside {
         // SAFETY: dup2 of descriptors; whatever had the number is ours, and this is a copy.
         check("dup2", unsafe { libc::dup2(source, number) })?;

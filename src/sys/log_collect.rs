@@ -62,16 +62,18 @@ impl<'a> Collector<'a> {
     }
 
     /// Takes what one pipe has, one record's worth.
-    pub fn take(&self, stream: usize, pipe: BorrowedFd) -> Taken {
+    pub fn take(&self, stream: usize, generation: u16, pipe: BorrowedFd) -> Taken {
         let header = self.ring.header;
         header.progress.fetch_add(1, SeqCst);
-        if !self.tell_of_drops(stream) {
+        // For both, before either: what is dropped to make room for the one would be news for the other, for ever.
+        let notice = RECORD_BYTES + (NOTICE_WORDS * 8) as u64;
+        if self.place(notice + ROOM_MIN).is_none() || !self.tell_of_drops(stream, generation) {
             return Taken::Full;
         }
         let Some((position, room)) = self.place(ROOM_MIN) else { return Taken::Full };
         let words = self.ring.stream(stream);
         set_offset(self.file, AREA + position % self.ring.size + RECORD_BYTES);
-        self.begin(position, stream as u16, words.generation.load(SeqCst));
+        self.begin(position, stream as u16, generation);
         header.intent_bytes.store(words.bytes_in.load(SeqCst), SeqCst);
         header.intent_dropped.store(self.dropped(stream), SeqCst);
         header.intent.store(position + 1, SeqCst);
@@ -90,10 +92,10 @@ impl<'a> Collector<'a> {
         self.ring.stream(stream).dropped_bytes.load(SeqCst)
     }
 
-    fn begin(&self, position: u64, stream: u16, generation: u32) {
+    fn begin(&self, position: u64, stream: u16, generation: u16) {
         let raw = self.ring.raw(position);
         raw.length.store(0, SeqCst);
-        raw.stream.store(u32::from(stream) | generation << 16, SeqCst);
+        raw.stream.store(u32::from(stream) | u32::from(generation) << 16, SeqCst);
         raw.mono_ms.store(clock::now().0 / 1_000_000, SeqCst);
         raw.wall_ms.store(clock::wall_millis(), SeqCst);
     }
@@ -268,7 +270,7 @@ impl<'a> Collector<'a> {
 
     /// Puts a notice of what was dropped of a stream into the ring, if there is something to tell; false: there is no
     /// room for it.
-    pub fn tell_of_drops(&self, stream: usize) -> bool {
+    pub fn tell_of_drops(&self, stream: usize, generation: u16) -> bool {
         let words = self.ring.stream(stream);
         // What is written last is read first: so what is read of it is never newer than the rest.
         let cut = words.dropped_bytes.load(SeqCst);
@@ -282,7 +284,7 @@ impl<'a> Collector<'a> {
         // The ring's drops cut nothing here: they were long ago.
         let is_cut = cut != words.told_cut.load(SeqCst);
         let torn = is_cut && words.torn.load(SeqCst) | words.unsure.load(SeqCst) != 0;
-        self.begin(position, stream as u16 | NOTICE, words.generation.load(SeqCst));
+        self.begin(position, stream as u16 | NOTICE, generation);
         let (new_lines, new_bytes) = (lines.wrapping_sub(told_lines), bytes.wrapping_sub(told_bytes));
         let told: [u64; NOTICE_WORDS] = [new_lines, new_bytes, is_cut.into(), torn.into(), lines, bytes, cut];
         self.ring.paste(position % self.ring.size + RECORD_BYTES, &told);
@@ -315,6 +317,7 @@ mod tests {
     use super::super::log_ring::{Read, create};
     use super::super::{file, machine, process};
     use super::*;
+    use crate::time::Millis;
     use std::os::fd::{AsFd, OwnedFd};
 
     struct Bench {
@@ -340,14 +343,14 @@ mod tests {
         fn write_in_pieces(&self, text: &str) {
             let mut rest = text.as_bytes();
             while !rest.is_empty() {
-                let count = rest.len().min(1 + machine::random() as usize % 40);
+                let count = rest.len().min(1 + machine::random() as usize % 400);
                 let _ = file::append(self.write.as_fd(), &rest[..count]);
                 rest = &rest[count..];
             }
         }
 
         fn take(&self, stream: usize) -> Taken {
-            Collector::new(self.ring, self.memory.as_fd()).take(stream, self.read.as_fd())
+            Collector::new(self.ring, self.memory.as_fd()).take(stream, 0, self.read.as_fd())
         }
     }
 
@@ -490,13 +493,22 @@ mod tests {
     }
 
     fn child(run: impl FnOnce()) -> u32 {
+        let test = std::process::id();
         match process::fork().unwrap() {
             Some(pid) => pid,
             None => {
-                run();
+                if process::die_with(test) {
+                    run();
+                }
                 process::end(0)
             }
         }
+    }
+
+    /// Less than a step takes.
+    fn spin() {
+        let until = clock::now().0 + machine::random() % 50_000;
+        while clock::now().0 < until {}
     }
 
     fn kill(pid: u32) {
@@ -518,14 +530,15 @@ mod tests {
             let collector = child(|| {
                 let collector = Collector::new(bench.ring, bench.memory.as_fd());
                 loop {
-                    if collector.take(0, bench.read.as_fd()) == Taken::Nothing {
+                    if collector.take(0, 0, bench.read.as_fd()) == Taken::Nothing {
                         super::super::poll::wait_readable(bench.read.as_fd(), Some(10));
                     }
                 }
             });
-            // Any moment: between nothing and a millisecond.
-            let until = clock::now().0 + machine::random() % 1_000_000;
-            while clock::now().0 < until && next < LINES {
+            // Any moment of some of its steps.
+            let until = header.progress.load(SeqCst) + machine::random() % 8;
+            let late = clock::now() + Millis(100);
+            while header.progress.load(SeqCst) < until && next < LINES && clock::now() < late {
                 while let Read::Record(record) = bench.ring.read(position, &mut buffer) {
                     rest += str::from_utf8(&buffer).unwrap();
                     let whole = rest.rfind('\n').map_or(0, |end| end + 1);
@@ -535,6 +548,7 @@ mod tests {
                     header.stored.store(position, SeqCst);
                 }
             }
+            spin();
             kill(collector);
             killed += 1;
             assert!(clock::now().since(started).0 < 60_000, "{next} of {LINES} lines");
@@ -547,7 +561,7 @@ mod tests {
     #[test]
     fn supervisors_killed_while_they_throw_away_count_every_line_once() {
         let bench = bench();
-        const LINES: u64 = 300_000;
+        const LINES: u64 = 200_000;
         let text = numbers(LINES);
         let writer = child(|| bench.write_in_pieces(&text));
         let words = bench.ring.stream(7);
@@ -560,8 +574,12 @@ mod tests {
                     }
                 }
             });
-            let until = clock::now().0 + machine::random() % 1_000_000;
-            while clock::now().0 < until {}
+            let until = bench.ring.header.drop_count.load(SeqCst) + machine::random() as u32 % 3;
+            let late = clock::now() + Millis(100);
+            while bench.ring.header.drop_count.load(SeqCst) < until && clock::now() < late {
+                process::give_way();
+            }
+            spin();
             kill(supervisor);
             bench.ring.settle_discard(bench.again.as_fd());
             killed += 1;

@@ -13,10 +13,10 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use super::{SysError, file};
-use crate::limits::PROGRAM_COUNT_MAX;
+use crate::limits::CHILD_COUNT_MAX;
 
 /// Streams: two per program, by its place in the table: standard output 2n, standard error 2n + 1.
-pub const STREAM_COUNT: usize = 2 * PROGRAM_COUNT_MAX;
+pub const STREAM_COUNT: usize = 2 * CHILD_COUNT_MAX;
 /// Bytes of a record's header.
 pub const RECORD_BYTES: u64 = 24;
 /// Bytes in one record, at the most; a quarter of the ring where that is less.
@@ -172,6 +172,8 @@ pub struct Header {
     pub flush_wanted: AtomicU32,
     /// Storer: that number, when it is done.
     pub flush_done: AtomicU32,
+    /// Collector: 1: the storer is to write everything and end. Storer: 2: it has.
+    pub storer_ends: AtomicU32,
     /// Anybody: the storer waits for this word to change.
     pub storer_bell: AtomicU32,
     /// Collector: whoever follows waits for this word to change.
@@ -342,6 +344,11 @@ impl Ring {
     /// All of them.
     pub fn streams(&self) -> &'static [Stream] {
         &self.header.streams
+    }
+
+    /// Changed by every drop.
+    pub fn drop_count(&self) -> u32 {
+        self.header.drop_count.load(SeqCst)
     }
 
     /// Wakes the storer, whatever it waits for.

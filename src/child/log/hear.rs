@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use super::lines::{Cutter, Fold, Line, Rate, When};
 use super::relay::Speaker;
-use super::settings::StreamSettings;
 use super::stamp::{number, stamp};
 use super::store::{BLOCK_BYTES, Store};
 use super::write::Run;
 use crate::config::LogStamp;
+use crate::config::StreamSettings;
 use crate::sys::log_ring::{NOTICE, Notice, RECORD_BYTES, Record, Ring, Stream};
 
 /// What a line that is too long ends with; the next one goes on.
@@ -133,7 +133,12 @@ impl Store<'_> {
                 if record.unsure && done <= start {
                     self.tear(at, true);
                 }
-                self.hear_words(at, record.position, start.max(done), &bytes[done.saturating_sub(start) as usize..]);
+                self.hear_words(
+                    at,
+                    record.position,
+                    start.max(done),
+                    &bytes[done.saturating_sub(start) as usize..],
+                );
             }
         }
         self.account_for_discarded(at, record.position, end);
@@ -205,7 +210,8 @@ impl Store<'_> {
             return;
         }
         let ends = u64::from(!line.is_cut);
-        let mut run = Run { first, to: line.end, lines: ends, bytes: line.text.len() as u64 + ends, ..Run::default() };
+        let mut run =
+            Run { first, to: line.end, lines: ends, bytes: line.text.len() as u64 + ends, ..Run::default() };
         // The rest of a line whose beginning is written belongs to it.
         if batch.open_by != Some(at) {
             if !voice.rate.passes(stream.rate, line.when.mono_ms) {

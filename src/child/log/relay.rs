@@ -216,14 +216,18 @@ mod tests {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let receiver = std::net::UdpSocket::bind(address).unwrap();
             let local = receiver.local_addr().unwrap();
-            let udp = Syslog::Udp { host: local.ip().to_string(), is_six: local.is_ipv6(), port: local.port() };
+            let udp =
+                Syslog::Udp { host: local.ip().to_string(), is_six: local.is_ipv6(), port: local.port() };
             let mut relay = Relay::new(&udp, false);
             let speaker = Speaker { name: "pump", is_err: false };
             assert!(!relay.syslog(&speaker, b"hello", WHEN));
             let mut buffer = [0; 200];
             let length = receiver.recv(&mut buffer).unwrap();
             let text = String::from_utf8_lossy(&buffer[..length]);
-            assert!(text.starts_with("<30>1 2026-11-21T17:20:01.123Z ") && text.ends_with(" pump - - - hello"), "{text}");
+            assert!(
+                text.starts_with("<30>1 2026-11-21T17:20:01.123Z ") && text.ends_with(" pump - - - hello"),
+                "{text}"
+            );
             drop(receiver);
             let lost = (0..10).filter(|_| relay.syslog(&speaker, b"nobody", WHEN)).count();
             assert!(lost > 0, "refusals are heard of");

@@ -8,9 +8,9 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use super::hear::Voice;
 use super::relay::Relay;
-use super::settings::LogSettings;
 use super::target::{Target, keep_below};
 use super::write::Batch;
+use crate::config::LogSettings;
 use crate::sys::log_ring::{NOTICE, Read, Ring, STREAM_COUNT};
 use crate::time::{Instant, Millis};
 
@@ -59,7 +59,8 @@ impl<'a> Store<'a> {
         let largest = settings.total_maxbytes / 2;
         for stream in &settings.streams {
             let path = stream.path.as_deref().filter(|_| !settings.ram_only).unwrap_or("");
-            let known = store.targets.iter().position(|target| target.path == path && target.sync == stream.sync);
+            let known =
+                store.targets.iter().position(|target| target.path == path && target.sync == stream.sync);
             let target = known.unwrap_or_else(|| {
                 let maxbytes = if stream.maxbytes == 0 { largest } else { stream.maxbytes.min(largest) };
                 store.targets.push(Target::new(path.into(), maxbytes, stream.backups, stream.sync));
@@ -272,7 +273,8 @@ impl<'a> Store<'a> {
     fn deadline(&self) -> Option<u64> {
         let header = self.ring.header();
         let unsynced = header.sync_wanted.load(SeqCst) != header.sync_done.load(SeqCst);
-        let retries = self.batches.iter().filter(|batch| batch.held_from.is_some()).map(|batch| batch.retry_ms);
+        let retries =
+            self.batches.iter().filter(|batch| batch.held_from.is_some()).map(|batch| batch.retry_ms);
         let flushes = (0..self.targets.len()).filter_map(|target| self.since(target));
         let flushes = flushes.map(|since| since.saturating_add(self.settings.flush_ms));
         retries.chain(flushes).chain(unsynced.then_some(self.now_ms + RETRY_MS)).min()

@@ -111,7 +111,12 @@ impl Target {
 
     /// Makes it ready for so many bytes: opened, rotated where they do not fit. Its inode and size, which are 0
     /// where it is no regular file.
-    pub fn prepare(&mut self, bytes: u64, squeeze: &[String], bell: impl FnOnce()) -> Result<(u64, u64), String> {
+    pub fn prepare(
+        &mut self,
+        bytes: u64,
+        squeeze: &[String],
+        bell: impl FnOnce(),
+    ) -> Result<(u64, u64), String> {
         if self.path.is_empty() {
             return Ok((0, 0));
         }
@@ -120,7 +125,8 @@ impl Target {
             self.rotate(squeeze, bell);
             self.open()?;
         }
-        let inode = self.file.as_ref().filter(|_| !self.is_device).map_or(0, |file| log_file::inode(file.as_fd()));
+        let inode =
+            self.file.as_ref().filter(|_| !self.is_device).map_or(0, |file| log_file::inode(file.as_fd()));
         Ok((inode, self.size))
     }
 
@@ -197,7 +203,8 @@ impl Target {
         let reader = log_file::open_to_read(path, file.as_fd()).filter(|_| !squeeze.is_empty());
         for number in (0..=self.backups).rev() {
             for is_squeezed in [false, true] {
-                let from = if number == 0 { PathBuf::from(path) } else { nth(&self.path, number, is_squeezed) };
+                let from =
+                    if number == 0 { PathBuf::from(path) } else { nth(&self.path, number, is_squeezed) };
                 // Missing ones are no matter; what is no file of ours stays where it is.
                 if number == 0 && is_squeezed || !sys_file::is_regular(&from) {
                     continue;
@@ -231,7 +238,9 @@ impl Target {
 
     /// The filter may have ended: then `x.1.gz` takes the place of `x.1`, whole and on storage.
     pub fn tend(&mut self) {
-        let Some(succeeded) = self.squeezed.as_ref().and_then(|squeezed| squeezed.filter.ended()) else { return };
+        let Some(succeeded) = self.squeezed.as_ref().and_then(|squeezed| squeezed.filter.ended()) else {
+            return;
+        };
         let Some(Squeezed { output, number, .. }) = self.squeezed.take() else { return };
         let beside = half_squeezed(&self.path);
         let is_whole = succeeded

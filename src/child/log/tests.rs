@@ -6,9 +6,8 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::settings::{LogSettings, StreamSettings};
 use super::store::Store;
-use crate::config::LogStamp;
+use crate::config::{LogSettings, LogStamp, StreamSettings};
 use crate::sys::log_collect::{Collector, Taken};
 use crate::sys::log_ring::{Ring, create};
 use crate::sys::{file, process};
@@ -62,7 +61,7 @@ impl Bench {
         let collector = Collector::new(self.ring, self.memory.as_fd());
         loop {
             let head = self.ring.header().head.load(SeqCst);
-            match collector.take(stream, self.pipes[stream].0.as_fd()) {
+            match collector.take(stream, 0, self.pipes[stream].0.as_fd()) {
                 Taken::Nothing => return,
                 Taken::Full => collector.overwrite(),
                 Taken::Bytes(_) => {
@@ -289,7 +288,10 @@ fn a_rotated_file_is_compressed_whole_or_not_at_all() {
         String::from_utf8(output.unwrap().stdout).unwrap()
     };
     assert_eq!((unpacked("0.1.gz"), unpacked("0.2.gz")), (block("b"), block("a")));
-    assert_eq!((bench.read("0"), bench.read("0.1"), bench.read("0.2")), (block("c"), String::new(), String::new()));
+    assert_eq!(
+        (bench.read("0"), bench.read("0.1"), bench.read("0.2")),
+        (block("c"), String::new(), String::new())
+    );
     // A power cut: half of one; a whole one beside what it was made of.
     fs::write(bench.dir.join("0.gz.new"), "half").unwrap();
     fs::write(bench.dir.join("0.1"), block("b")).unwrap();
@@ -331,7 +333,11 @@ fn a_disk_without_room_is_said_and_goes_on_by_itself() {
     let disk = bench.dir.join("disk");
     fs::create_dir(&disk).unwrap();
     let mount = |words: &[&str]| {
-        std::process::Command::new("mount").args(words).arg(&disk).status().is_ok_and(|status| status.success())
+        std::process::Command::new("mount")
+            .args(words)
+            .arg(&disk)
+            .status()
+            .is_ok_and(|status| status.success())
     };
     if !mount(&["-t", "tmpfs", "-o", "size=32k", "tmpfs"]) {
         return eprintln!("needs the right to mount");

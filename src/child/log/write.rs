@@ -185,7 +185,10 @@ impl Store<'_> {
             let sum = today.fetch_add(written, SeqCst) + written;
             let max = self.settings.daily_alarm;
             if max > 0 && sum > max && alarm.swap(number, SeqCst) != number {
-                console::say(format_args!("{}: {sum} bytes of log written today; daily_alarm = {max}", stream.name));
+                console::say(format_args!(
+                    "{}: {sum} bytes of log written today; daily_alarm = {max}",
+                    stream.name
+                ));
             }
         }
         Ok(())

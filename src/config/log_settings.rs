@@ -1,7 +1,7 @@
 //! What the daemon tells its `log`: a memory file, its descriptor 0. Everything in it was checked where the
 //! configuration was read.
 
-use crate::config::{LogStamp, Syslog};
+use super::{LogStamp, Syslog};
 use crate::packed::packed;
 
 /// `[log]`, and every stream.
@@ -24,6 +24,10 @@ pub struct LogSettings {
     /// Milliseconds after which the supervisor throws away what is not taken; the collector waits half of that
     /// for the storer at the most.
     pub overdue_ms: u64,
+    /// Descriptors, inherited: the ring.
+    pub ring: u32,
+    /// The set of all pipes.
+    pub poll: u32,
     /// The streams.
     pub streams: Vec<StreamSettings>,
 }
@@ -70,6 +74,8 @@ packed!(LogSettings {
     kmsg,
     daily_alarm,
     overdue_ms,
+    ring,
+    poll,
     streams
 });
 packed!(StreamSettings {
