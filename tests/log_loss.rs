@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use harness::real::need_root;
-use harness::{Instance, Random, is_alive, signal, supervisor_of, wait};
+use harness::{Instance, Random, await_condition, is_alive, signal, supervisor_of, wait};
 use multusd::client::Multusd;
 use multusd::sys::log_ring::Ring;
 
@@ -65,16 +65,11 @@ fn writer() {
     while next < count {
         for _ in 0..1 + random.below(40) {
             if next < count {
-                writeln!(
-                    text,
-                    "line {next} {}",
-                    &"abcdefghijklmnopqrstuvwxyz0123456789"[..random.below(36) as usize]
-                )
-                .unwrap();
+                writeln!(text, "line {next} {};", &TEXT[..random.below(36) as usize]).unwrap();
                 next += 1;
             }
         }
-        let cut = text.len() - if next < count { random.below(20) as usize } else { 0 };
+        let cut = text.len().saturating_sub(if next < count { random.below(20) as usize } else { 0 });
         put(&text[..cut], next);
         text.drain(..cut);
     }
@@ -149,14 +144,15 @@ impl Writers {
 
     /// Lines of its standard output that are counted as dropped, by whoever did it.
     fn dropped(&self, ring: &Ring, name: &str) -> u64 {
+        self.dropped_by(ring, name).iter().sum()
+    }
+
+    fn dropped_by(&self, ring: &Ring, name: &str) -> [u64; 3] {
         let status = self.instance.status();
         // The table's order is that of the status.
         let place = status.programs.iter().position(|program| program.name == name).unwrap();
         let words = ring.stream(2 * place);
-        [&words.dropped_lines, &words.ring_dropped_lines, &words.lost_lines]
-            .iter()
-            .map(|word| word.load(SeqCst))
-            .sum()
+        [&words.dropped_lines, &words.ring_dropped_lines, &words.lost_lines].map(|word| word.load(SeqCst))
     }
 
     /// The numbers of the lines in its file; every line is whole, none is there twice, in order.
@@ -188,11 +184,18 @@ impl Writers {
         self.instance.await_that("the writers are done", || self.all_have_written(self.count));
         let (mut present, mut dropped) = (0, 0);
         for name in &self.names {
-            self.instance.await_that(&format!("{name}: every line is there or counted"), || {
+            let (mut there, mut counted) = (0, [0; 3]);
+            let is_complete = await_condition(|| {
+                (there, counted) = (self.numbers(name).len() as u64, self.dropped_by(&ring, name));
                 // Two lines of the test machinery may be among those that were dropped.
-                let sum = self.numbers(name).len() as u64 + self.dropped(&ring, name);
-                (self.count..=self.count + 2).contains(&sum)
+                (self.count..=self.count + 2).contains(&(there + counted.iter().sum::<u64>()))
             });
+            assert!(
+                is_complete,
+                "{name}: of {} lines {there} are there, dropped by supervisor, ring, storer: {counted:?}\n{}",
+                self.count,
+                self.instance.log()
+            );
             present += self.numbers(name).len() as u64;
             dropped += self.dropped(&ring, name);
             let program = self.instance.program(name);

@@ -289,15 +289,16 @@ impl Daemon {
         if now.since(self.logs.progress_at) < self.logs.overdue {
             return;
         }
-        if self.logs.trouble.is_none() {
-            self.logs.trouble = Some(dropped(&ring));
+        let Some(again) = page.kept(Keep::LogAgain) else { return };
+        let before = dropped(&ring);
+        for (number, read, _) in pipes(page).filter(|(_, _, write)| poll::is_full(poll::borrow(*write))) {
+            ring.discard(poll::borrow(again), number, poll::borrow(read));
+        }
+        if self.logs.trouble.is_none() && dropped(&ring) != before {
+            self.logs.trouble = Some(before);
             self.tell(format_args!(
                 "log: nothing takes what programs write; where a pipe is full, it is dropped"
             ));
-        }
-        let Some(again) = page.kept(Keep::LogAgain) else { return };
-        for (number, read, _) in pipes(page).filter(|(_, _, write)| poll::is_full(poll::borrow(*write))) {
-            ring.discard(poll::borrow(again), number, poll::borrow(read));
         }
         self.judge_log(now);
     }

@@ -67,7 +67,7 @@ impl<'a> Collector<'a> {
         header.progress.fetch_add(1, SeqCst);
         // For both, before either: what is dropped to make room for the one would be news for the other, for ever.
         let notice = RECORD_BYTES + (NOTICE_WORDS * 8) as u64;
-        if self.place(notice + ROOM_MIN).is_none() || !self.tell_of_drops(stream, generation) {
+        if self.place(notice + ROOM_MIN).is_none() || !self.tell_of_drops(stream, generation, false) {
             return Taken::Full;
         }
         let Some((position, room)) = self.place(ROOM_MIN) else { return Taken::Full };
@@ -269,8 +269,9 @@ impl<'a> Collector<'a> {
     }
 
     /// Puts a notice of what was dropped of a stream into the ring, if there is something to tell; false: there is no
-    /// room for it.
-    pub fn tell_of_drops(&self, stream: usize, generation: u16) -> bool {
+    /// room for it. Not `all`: only of what cuts lines here. (What was overwritten is long ago, and is told when that
+    /// is over.)
+    pub fn tell_of_drops(&self, stream: usize, generation: u16, all: bool) -> bool {
         let words = self.ring.stream(stream);
         // What is written last is read first: so what is read of it is never newer than the rest.
         let cut = words.dropped_bytes.load(SeqCst);
@@ -280,9 +281,12 @@ impl<'a> Collector<'a> {
         if bytes == told_bytes && lines == told_lines {
             return true;
         }
-        let Some((position, _)) = self.place((NOTICE_WORDS * 8) as u64) else { return false };
-        // The ring's drops cut nothing here: they were long ago.
+        // The ring's drops cut nothing here.
         let is_cut = cut != words.told_cut.load(SeqCst);
+        if !is_cut && !all {
+            return true;
+        }
+        let Some((position, _)) = self.place((NOTICE_WORDS * 8) as u64) else { return false };
         let torn = is_cut && words.torn.load(SeqCst) | words.unsure.load(SeqCst) != 0;
         self.begin(position, stream as u16 | NOTICE, generation);
         let (new_lines, new_bytes) = (lines.wrapping_sub(told_lines), bytes.wrapping_sub(told_bytes));
@@ -424,6 +428,10 @@ mod tests {
         }
         let lost = bench.ring.stream(0).ring_dropped_lines.load(SeqCst);
         assert!((1..4).contains(&lost), "{lost}");
+        while !collector.tell_of_drops(0, 0, true) {
+            collector.overwrite();
+        }
+        let lost = bench.ring.stream(0).ring_dropped_lines.load(SeqCst);
         let found = all(&bench.ring, 0);
         let notices = found.iter().filter(|(stream, _)| *stream == NOTICE);
         assert_eq!(

@@ -21,6 +21,8 @@ const LAST_TAKES: usize = 64;
 const LAST_PATIENCE: Millis = Millis(2000);
 /// Rounds of pipes between two looks at anything else.
 const ROUNDS: usize = 64;
+/// Until drops are told of streams that say nothing any more.
+const TELL_PAUSE: Millis = Millis(500);
 /// Between two storers that end by themselves.
 const STORER_PAUSE: Millis = Millis(200);
 
@@ -94,14 +96,18 @@ impl<'a> Collecting<'a> {
             if self.is_ending && self.storer.is_none() && self.ring.header().storer_ends.load(SeqCst) == 2 {
                 return Ok(());
             }
-            let deadline = self.storer.is_none().then_some(self.next_storer);
+            let deadline = match &self.storer {
+                None => Some(self.next_storer),
+                // Somebody may have said the last thing for long.
+                Some(_) => (self.ring.drop_count() != self.drops_told).then(|| clock::now() + TELL_PAUSE),
+            };
             let _ = self.poller.arm(deadline);
             for token in self.poller.wait(true) {
                 match token {
                     PIPES => self.take_ready(),
                     TERM if !self.is_ending => self.begin_end(),
                     STORER => self.reap_storer(),
-                    _ => {}
+                    _ => self.tell_of_drops(),
                 }
             }
         }
@@ -134,12 +140,16 @@ impl<'a> Collecting<'a> {
 
     /// Tells of what was dropped, also of streams that say nothing any more.
     fn tell_of_drops(&mut self) {
+        self.leave_trouble();
         let count = self.ring.drop_count();
         if count == self.drops_told {
             return;
         }
         let mut told = self.settings.streams.iter();
-        if told.all(|stream| self.collector.tell_of_drops(stream.number.into(), stream.generation)) {
+        let all = self.full_since.is_none();
+        if told.all(|stream| self.collector.tell_of_drops(stream.number.into(), stream.generation, all))
+            && all
+        {
             self.drops_told = count;
         }
     }
@@ -172,6 +182,13 @@ impl<'a> Collecting<'a> {
             header.follower_bell.fetch_add(1, SeqCst);
             futex::wake(&header.follower_bell);
         }
+        self.leave_trouble();
+    }
+
+    /// The storer has caught up.
+    fn leave_trouble(&mut self) {
+        let header = self.ring.header();
+        let head = header.head.load(SeqCst);
         if self.full_since.is_some() && head - header.stored.load(SeqCst).min(head) < self.ring.size() / 2 {
             self.full_since = None;
         }
