@@ -153,6 +153,8 @@ impl Relay {
     pub fn kernel(&mut self, speaker: &Speaker, text: &[u8], when: When) -> bool {
         let Some(sender) = &mut self.kernel else { return false };
         compose(&mut self.message, None, speaker, &text[..text.len().min(KMSG_BYTES_MAX)], when);
+        // Without it the kernel waits for more, and shows it to nobody until then.
+        self.message.push(b'\n');
         sender.send(&self.message, when.mono_ms)
     }
 }

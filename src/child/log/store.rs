@@ -129,8 +129,13 @@ impl<'a> Store<'a> {
     fn read_on(&mut self) {
         let mut buffer = std::mem::take(&mut self.buffer);
         loop {
+            let head = self.ring.header().head.load(SeqCst);
             match self.ring.read(self.position, &mut buffer) {
-                Read::Nothing => break,
+                Read::Nothing => {
+                    // What was left of the area may have been passed over already, with nothing behind it yet.
+                    self.position = self.position.max(head);
+                    break;
+                }
                 Read::Gone(tail) => self.position = tail,
                 Read::Record(record) => {
                     self.position = record.end;

@@ -1,5 +1,8 @@
 //! The storer with a real ring, real pipes and real files, and a clock of the tests' own.
 
+mod cuts;
+mod day;
+
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
