@@ -96,7 +96,7 @@ fn whatever_happens_every_line_is_there_once_and_in_its_order() {
             assert_eq!(numbers, (1..=*said).collect::<Vec<_>>(), "seed {seed}, stream {stream}");
         }
     }
-    assert!(kills > 50 && faults > 50 && rotated > 50, "{kills} {faults} {rotated}");
+    assert!(kills > 50 && faults > 50 && rotated > 30, "{kills} {faults} {rotated}");
 }
 
 #[test]
