@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use super::hear::word;
+use super::hear::{Voice, word};
 use super::store::{BLOCK_BYTES, Store};
 use super::target::keep_below;
 use crate::sys::log_claim::{Claimed, Part};
@@ -82,6 +82,11 @@ impl Batch {
         }
     }
 
+    /// Where that begins in the ring, but for lines without end.
+    pub(super) fn pending(&self) -> Option<u64> {
+        self.runs.iter().map(|run| run.first).chain(self.held_from).min()
+    }
+
     /// What is in the ring still.
     pub(super) fn forget(&mut self) {
         self.text = Vec::new();
@@ -101,10 +106,8 @@ enum Fault {
 impl Store<'_> {
     /// Where in the ring that begins which a target is to get still.
     pub(super) fn pending(&self, target: usize) -> Option<u64> {
-        let batch = &self.batches[target];
-        let partials = self.voices.iter().filter(|voice| voice.target == target);
-        let partials = partials.filter_map(|voice| voice.pending());
-        batch.runs.iter().map(|run| run.first).chain(partials).chain(batch.held_from).min()
+        let voices = self.voices.iter().filter(|voice| voice.target == target);
+        voices.filter_map(Voice::pending).chain(self.batches[target].pending()).min()
     }
 
     /// Writes what waits for a target.
