@@ -83,7 +83,8 @@ impl<'a> Packer<'a> {
             Packer::Broken => {}
         }
         self.give_up();
-        0
+        // What is written is not changed by there being no room for it.
+        byte
     }
 
     /// The number given, or the one that was read, at most `max`: seven bits a byte, the lowest first.
@@ -327,6 +328,16 @@ mod tests {
     fn everything() -> Everything {
         let (words, bools) = (vec!["ä".into(), String::new()], [None, Some(true), Some(false)]);
         (words, Some((-1, u64::MAX)), (bools, 1 << 127, vec![(1, 2), (3, 4)]))
+    }
+
+    #[test]
+    fn a_value_for_which_there_is_no_room_stays_as_it_is() {
+        let whole = to_bytes(&mut everything()).len();
+        for length in 0..whole {
+            let mut value = everything();
+            assert_eq!(write(&mut value, &mut vec![0; length]), None);
+            assert_eq!(value, everything(), "{length} of {whole} bytes");
+        }
     }
 
     #[test]
