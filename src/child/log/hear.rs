@@ -97,6 +97,11 @@ impl<'a> Voice<'a> {
         self.cutter.partial().map(|_| self.partial_record)
     }
 
+    /// Since when it waits.
+    pub(super) fn since(&self) -> Option<u64> {
+        self.cutter.partial().map(|(_, when, _)| when.mono_ms)
+    }
+
     /// Whether a record is to be heard; and whether something before it was overwritten meanwhile.
     fn is_there(&mut self, record: &Record) -> (bool, bool) {
         let to = self.words.ring_dropped_to.load(SeqCst);

@@ -205,8 +205,7 @@ mod tests {
 
     #[test]
     fn after_a_loss_within_a_line_its_rest_is_discarded() {
-        let mut cutter = Cutter::default();
-        cutter.discards = true;
+        let mut cutter = Cutter { discards: true, ..Cutter::default() };
         cutter.take(b"rest", 0, when(0), &mut |_| panic!());
         assert_eq!((cutter.discards, cutter.discarded), (true, (0, 4)));
         let found = cut(&mut cutter, &[" of it\nwhole\nbegin"]);

@@ -11,6 +11,7 @@ use super::relay::Relay;
 use super::target::{Target, keep_below};
 use super::write::Batch;
 use crate::config::LogSettings;
+use crate::sys::log_claim::OPEN_LINE;
 use crate::sys::log_ring::{NOTICE, Read, Ring, STREAM_COUNT};
 use crate::time::{Instant, Millis};
 
@@ -73,13 +74,20 @@ impl<'a> Store<'a> {
             }
         }
         store.settle_claim();
+        for (at, voice) in store.voices.iter().enumerate() {
+            // A line that was cut by a former storer's end goes on.
+            if voice.words.storer[OPEN_LINE].load(SeqCst) == u64::from(voice.stream.generation) << 1 | 1 {
+                store.batches[voice.target].goes_on_from(at);
+                store.targets[voice.target].goes_on = true;
+            }
+        }
         store.total = keep_below(&mut store.targets, settings.total_maxbytes);
         store
     }
 
     /// What a former storer was writing when it was killed: taken back where that is possible.
     fn settle_claim(&mut self) {
-        let Some(part) = self.ring.open_claim() else { return };
+        let Some(part) = self.ring.open_claim() else { return self.ring.finish_claim() };
         let place = self.places.get(usize::from(part.stream)).copied().unwrap_or(0);
         let voice = usize::from(place).checked_sub(1).and_then(|place| self.voices.get(place));
         match voice.and_then(|voice| self.targets.get_mut(voice.target)) {
@@ -194,9 +202,14 @@ impl<'a> Store<'a> {
 
     /// Since when the oldest of what a target is to get waits.
     fn since(&self, target: usize) -> Option<u64> {
-        let partials = self.voices.iter().filter(|voice| voice.target == target);
-        let partials = partials.filter_map(|voice| voice.cutter.partial().map(|(_, when, _)| when.mono_ms));
-        partials.chain(self.batches[target].since_ms).min()
+        let voices = self.voices.iter().filter(|voice| voice.target == target);
+        voices.filter_map(Voice::since).chain(self.batches[target].since_ms).min()
+    }
+
+    /// The same of all.
+    fn oldest(&self) -> Option<u64> {
+        let batches = self.batches.iter().filter_map(|batch| batch.since_ms);
+        self.voices.iter().filter_map(Voice::since).chain(batches).min()
     }
 
     fn write_due(&mut self) {
@@ -207,13 +220,12 @@ impl<'a> Store<'a> {
             self.write_all();
             header.flush_done.store(wanted, SeqCst);
         }
-        let waited = |store: &Self, target, ms| {
-            store.since(target).is_some_and(|since| since.saturating_add(ms) <= store.now_ms)
-        };
-        if (0..self.targets.len()).any(|target| waited(self, target, flush_ms)) {
+        let now_ms = self.now_ms;
+        let has_waited = |ms| move |since: u64| since.saturating_add(ms) <= now_ms;
+        if self.oldest().is_some_and(has_waited(flush_ms)) {
             // Together: the file system's own records are written once.
             for target in 0..self.targets.len() {
-                if waited(self, target, flush_ms / 2) {
+                if self.since(target).is_some_and(has_waited(flush_ms / 2)) {
                     self.write(target, false);
                 }
             }
@@ -250,7 +262,8 @@ impl<'a> Store<'a> {
 
     /// Everything before this position is where it belongs.
     fn stored(&self) -> u64 {
-        let pending = (0..self.targets.len()).filter_map(|target| self.pending(target));
+        let batches = self.batches.iter().filter_map(Batch::pending);
+        let pending = self.voices.iter().filter_map(Voice::pending).chain(batches);
         pending.min().unwrap_or(self.position).min(self.position)
     }
 
@@ -267,12 +280,11 @@ impl<'a> Store<'a> {
 
     /// How much may come before it matters.
     fn patience(&self) -> u64 {
-        let is_idle = (0..self.targets.len()).all(|target| self.since(target).is_none());
         let at_once = self.voices.iter().any(|voice| {
             let target = &self.targets[voice.target];
             target.sync || target.is_device || voice.stream.syslog || voice.stream.kmsg
         });
-        if is_idle || at_once { 1 } else { (BLOCK_BYTES as u64).min(self.ring.size() / 8) }
+        if at_once || self.oldest().is_none() { 1 } else { (BLOCK_BYTES as u64).min(self.ring.size() / 8) }
     }
 
     fn deadline(&self) -> Option<u64> {
@@ -280,8 +292,7 @@ impl<'a> Store<'a> {
         let unsynced = header.sync_wanted.load(SeqCst) != header.sync_done.load(SeqCst);
         let retries =
             self.batches.iter().filter(|batch| batch.held_from.is_some()).map(|batch| batch.retry_ms);
-        let flushes = (0..self.targets.len()).filter_map(|target| self.since(target));
-        let flushes = flushes.map(|since| since.saturating_add(self.settings.flush_ms));
+        let flushes = self.oldest().map(|since| since.saturating_add(self.settings.flush_ms));
         retries.chain(flushes).chain(unsynced.then_some(self.now_ms + RETRY_MS)).min()
     }
 

@@ -3,10 +3,10 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use super::hear::word;
+use super::hear::{Voice, word};
 use super::store::{BLOCK_BYTES, Store};
 use super::target::keep_below;
-use crate::sys::log_claim::{Claimed, Part};
+use crate::sys::log_claim::{Claimed, OPEN_LINE, Part};
 use crate::sys::{console, process};
 
 const DAY_MS: u64 = 86_400_000;
@@ -58,6 +58,11 @@ impl Batch {
         }
     }
 
+    /// The target ends within a line of this voice.
+    pub(super) fn goes_on_from(&mut self, voice: usize) {
+        (self.open_by, self.open_then) = (Some(voice), Some(voice));
+    }
+
     pub(super) fn add(&mut self, mut run: Run, when_ms: u64) {
         run.text_end = self.text.len();
         match self.runs.last_mut() {
@@ -82,6 +87,11 @@ impl Batch {
         }
     }
 
+    /// Where that begins in the ring, but for lines without end.
+    pub(super) fn pending(&self) -> Option<u64> {
+        self.runs.iter().map(|run| run.first).chain(self.held_from).min()
+    }
+
     /// What is in the ring still.
     pub(super) fn forget(&mut self) {
         self.text = Vec::new();
@@ -101,10 +111,8 @@ enum Fault {
 impl Store<'_> {
     /// Where in the ring that begins which a target is to get still.
     pub(super) fn pending(&self, target: usize) -> Option<u64> {
-        let batch = &self.batches[target];
-        let partials = self.voices.iter().filter(|voice| voice.target == target);
-        let partials = partials.filter_map(|voice| voice.pending());
-        batch.runs.iter().map(|run| run.first).chain(partials).chain(batch.held_from).min()
+        let voices = self.voices.iter().filter(|voice| voice.target == target);
+        voices.filter_map(Voice::pending).chain(self.batches[target].pending()).min()
     }
 
     /// Writes what waits for a target.
@@ -147,7 +155,7 @@ impl Store<'_> {
     }
 
     fn write_runs(&mut self, target: usize, text: &[u8], runs: &[Run]) -> Result<(), Fault> {
-        let (ring, squeeze) = (self.ring, &self.settings.compress);
+        let (ring, squeeze, at_target) = (self.ring, &self.settings.compress, target);
         let target = &mut self.targets[target];
         let prepared = target.prepare(text.len() as u64, squeeze, || ring.call_storer());
         let (inode, mut size) = prepared.map_err(Fault::Because)?;
@@ -158,7 +166,14 @@ impl Store<'_> {
             let voice = &self.voices[run.voice];
             let (stream, words) = (voice.stream, voice.words);
             let Run { first, to, lines, bytes, .. } = *run;
-            let part = Part { stream: stream.number, first, to, lines, bytes, inode, size };
+            let open = match text.last() {
+                None => words.storer[OPEN_LINE].load(SeqCst),
+                Some(b'\n') => 0,
+                Some(_) => u64::from(stream.generation) << 1 | 1,
+            };
+            let lost = [&words.lost_lines, &words.lost_bytes].map(|word| word.load(SeqCst));
+            let after = [lost[0] + run.lost_lines, lost[1] + run.lost_bytes, open];
+            let part = Part { stream: stream.number, first, to, lines, bytes, inode, size, after };
             loop {
                 match ring.claim(&part) {
                     Claimed::Yes => break,
@@ -171,8 +186,15 @@ impl Store<'_> {
                 return Err(Fault::Because(error));
             }
             ring.claim_is_stored();
-            words.lost_lines.fetch_add(run.lost_lines, SeqCst);
-            words.lost_bytes.fetch_add(run.lost_bytes, SeqCst);
+            if !text.is_empty() {
+                let own = run.voice;
+                let others = self
+                    .voices
+                    .iter()
+                    .enumerate()
+                    .filter(|(at, other)| *at != own && other.target == at_target);
+                others.for_each(|(_, other)| other.words.storer[OPEN_LINE].store(0, SeqCst));
+            }
             let written = if target.path.is_empty() || target.is_device { 0 } else { text.len() as u64 };
             size += written;
             self.total += written;

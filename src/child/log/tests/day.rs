@@ -48,11 +48,7 @@ impl Disk {
 
     fn sync(&self) {
         let directory = fs::File::open(&self.mount).unwrap();
-        // SAFETY: a valid descriptor.
-        #[allow(unsafe_code, reason = "what Linux does every 30 s")]
-        unsafe {
-            libc::syncfs(std::os::fd::AsRawFd::as_raw_fd(&directory))
-        };
+        nix::unistd::syncfs(directory).unwrap();
     }
 
     /// Bytes written to the device (Documentation/block/stat.rst: sectors of 512 bytes, the seventh number).

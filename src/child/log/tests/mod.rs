@@ -224,6 +224,7 @@ fn what_was_overwritten_is_told_and_every_line_is_somewhere() {
     }
     bench.pass(10_000);
     bench.say(0, "last\n");
+    assert!(Collector::new(bench.ring, bench.memory.as_fd()).tell_of_drops(0, 0, true));
     bench.pass(10_000);
     let text = bench.read("0");
     let words = bench.ring.stream(0);
@@ -249,6 +250,44 @@ fn a_full_file_is_rotated_and_the_oldest_goes() {
         [bench.read("0"), bench.read("0.1"), bench.read("0.2"), bench.read("0.3")],
         ["four 123\n", "three 12\n", "two 1234\n", ""]
     );
+}
+
+#[test]
+fn a_file_that_took_the_place_of_the_log_is_neither_written_to_nor_rotated() {
+    let mut bench = Bench::new(1);
+    (bench.settings.streams[0].maxbytes, bench.settings.streams[0].backups) = (10, 2);
+    let victim = bench.dir.join("victim");
+    fs::write(&victim, "precious").unwrap();
+    bench.say(0, "one 1234\n");
+    bench.pass(10_000);
+    let plant: [&dyn Fn(&PathBuf); 2] =
+        [&|path| std::os::unix::fs::symlink(&victim, path).unwrap(), &|path| {
+            fs::hard_link(&victim, path).unwrap()
+        }];
+    let path = bench.dir.join("0");
+    for plant in plant {
+        fs::remove_file(&path).unwrap();
+        plant(&path);
+        bench.say(0, "two 1234\n");
+        bench.pass(10_000);
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+        assert!(fs::symlink_metadata(&path).is_ok() && !bench.dir.join("0.1").exists());
+        assert_eq!(bench.ring.header().storage_fails.load(SeqCst), 1, "said, and waited for");
+    }
+    fs::remove_file(&path).unwrap();
+    bench.pass(1000);
+    assert_eq!((bench.read("0.1"), bench.read("0")), ("two 1234\n".into(), "two 1234\n".into()));
+}
+
+#[test]
+fn a_log_whose_file_somebody_took_away_begins_a_new_one() {
+    let mut bench = Bench::new(1);
+    bench.say(0, "one\n");
+    bench.pass(10_000);
+    fs::rename(bench.dir.join("0"), bench.dir.join("old")).unwrap();
+    bench.say(0, "two\n");
+    bench.pass(10_000);
+    assert_eq!((bench.read("old"), bench.read("0")), ("one\n".into(), "two\n".into()));
 }
 
 #[test]
