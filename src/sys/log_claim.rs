@@ -56,12 +56,15 @@ impl Ring {
             return Claimed::Gone;
         }
         let claim = &header.claim;
+        // No stream is done up to there: a former claim that was stored, or given up, is not taken for this one.
+        claim.to.store(u64::MAX, SeqCst);
         claim.giving_up.store(0, SeqCst);
         claim.stream.store(part.stream.into(), SeqCst);
-        let words = [&claim.first, &claim.to, &claim.lines, &claim.bytes, &claim.inode, &claim.size];
-        let values = [part.first, part.to, part.lines, part.bytes, part.inode, part.size];
-        let words = words.into_iter().chain(&claim.more);
-        words.zip(values.into_iter().chain(part.after)).for_each(|(word, value)| word.store(value, SeqCst));
+        let words = [&claim.first, &claim.lines, &claim.bytes, &claim.inode, &claim.size];
+        let values = [part.first, part.lines, part.bytes, part.inode, part.size];
+        let words = words.into_iter().chain(&claim.more[..3]).chain([&claim.to]);
+        let values = values.into_iter().chain(part.after).chain([part.to]);
+        words.zip(values).for_each(|(word, value)| word.store(value, SeqCst));
         match header.turn.compare_exchange(turn, turn.wrapping_add(OPEN), SeqCst, SeqCst) {
             Ok(_) => Claimed::Yes,
             Err(_) => Claimed::Busy,

@@ -167,7 +167,16 @@ impl Store<'_> {
         }
     }
 
-    fn hear_words(&mut self, at: usize, record: u64, start: u64, bytes: &[u8]) {
+    fn hear_words(&mut self, at: usize, record: u64, mut start: u64, mut bytes: &[u8]) {
+        if self.voices[at].cutter.discards {
+            // The rest of a cut line first: it is counted before anything behind it can be stored.
+            let length = bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |end| end + 1);
+            let when = self.voices[at].when;
+            self.voices[at].cutter.take(&bytes[..length], start, when, &mut |_| ());
+            start += length as u64;
+            bytes = &bytes[length..];
+            self.account_for_discarded(at, record, start);
+        }
         // Taken out while its lines are looked at.
         let voice = &mut self.voices[at];
         let (target, when) = (voice.target, voice.when);

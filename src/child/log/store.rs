@@ -93,7 +93,10 @@ impl<'a> Store<'a> {
         match voice.and_then(|voice| self.targets.get_mut(voice.target)) {
             Some(target) if part.inode != 0 => {
                 target.take_back(part.inode, part.size);
-                self.ring.claim_failed();
+                if !self.ring.claim_failed() {
+                    // What its text began with is lost.
+                    self.ring.stream(part.stream.into()).storer[OPEN_LINE].store(0, SeqCst);
+                }
             }
             // What a device has, it has.
             _ => self.ring.claim_is_stored(),
