@@ -111,7 +111,7 @@ impl Writers {
                  heartbeat = {LIMIT_MS}ms\nheartbeat_kind = counter\nstart_timeout = 60s\n\
                  environment = {COUNT}=\"{count}\",{NOTE}=\"{dir}/{name}.note\"\n\
                  stdout_logfile = {}/{name}\nstdout_logfile_maxbytes = 0\nlog_stamp = none\n\
-                 stderr_logfile = NONE\n",
+                 stderr_logfile = {dir}/{name}.err\n",
                 own.display(),
                 logs.display()
             );

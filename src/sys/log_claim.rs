@@ -23,7 +23,13 @@ pub struct Part {
     pub inode: u64,
     /// See above.
     pub size: u64,
+    /// The stream's `lost_lines`, `lost_bytes` and `storer[OPEN]` once it is stored.
+    pub after: [u64; 3],
 }
+
+/// In [`super::log_ring::Stream::storer`]: its target ends within a line of this stream, whose generation is
+/// half of this; even: it does not.
+pub const OPEN_LINE: usize = 7;
 
 /// What came of claiming.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +60,8 @@ impl Ring {
         claim.stream.store(part.stream.into(), SeqCst);
         let words = [&claim.first, &claim.to, &claim.lines, &claim.bytes, &claim.inode, &claim.size];
         let values = [part.first, part.to, part.lines, part.bytes, part.inode, part.size];
-        words.into_iter().zip(values).for_each(|(word, value)| word.store(value, SeqCst));
+        let words = words.into_iter().chain(&claim.more);
+        words.zip(values.into_iter().chain(part.after)).for_each(|(word, value)| word.store(value, SeqCst));
         match header.turn.compare_exchange(turn, turn.wrapping_add(OPEN), SeqCst, SeqCst) {
             Ok(_) => Claimed::Yes,
             Err(_) => Claimed::Busy,
@@ -70,14 +77,28 @@ impl Ring {
         }
         let words = [&claim.first, &claim.to, &claim.lines, &claim.bytes, &claim.inode, &claim.size];
         let [first, to, lines, bytes, inode, size] = words.map(|word| word.load(SeqCst));
-        Some(Part { stream: claim.stream.load(SeqCst) as u16, first, to, lines, bytes, inode, size })
+        let stream = claim.stream.load(SeqCst) as u16;
+        Some(Part { stream, first, to, lines, bytes, inode, size, ..Part::default() })
     }
 
     /// Storer: the claimed part is in its target.
     pub fn claim_is_stored(&self) {
         let claim = &self.header.claim;
         self.stream(claim.stream.load(SeqCst) as usize).done.store(claim.to.load(SeqCst), SeqCst);
+        self.finish_claim();
         self.close_claim();
+    }
+
+    /// What goes with a claim that is stored; also what a former storer was killed before.
+    pub fn finish_claim(&self) {
+        let claim = &self.header.claim;
+        let words = self.stream(claim.stream.load(SeqCst) as usize);
+        if words.done.load(SeqCst) == claim.to.load(SeqCst) && claim.giving_up.load(SeqCst) == 0 {
+            let into = [&words.lost_lines, &words.lost_bytes, &words.storer[OPEN_LINE]];
+            into.into_iter()
+                .zip(&claim.more)
+                .for_each(|(word, value)| word.store(value.load(SeqCst), SeqCst));
+        }
     }
 
     /// Storer: nothing of the claimed part is in its target. True: it is in the ring as before. False: a part of it has

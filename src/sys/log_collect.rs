@@ -457,7 +457,7 @@ mod tests {
             bench.say("three\n");
             bench.take(1);
             let to = RECORD_BYTES + 8;
-            let part = Part { stream: 1, first: 0, to, lines: 2, bytes: 8, inode: 0, size: 0 };
+            let part = Part { stream: 1, to, lines: 2, bytes: 8, ..Part::default() };
             assert_eq!(bench.ring.claim(&part), Claimed::Yes);
             let collector = Collector::new(bench.ring, bench.memory.as_fd());
             collector.overwrite();

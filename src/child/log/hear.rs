@@ -102,20 +102,21 @@ impl<'a> Voice<'a> {
         self.cutter.partial().map(|(_, when, _)| when.mono_ms)
     }
 
-    /// Whether a record is to be heard; before it, what was overwritten meanwhile.
-    fn is_there(&mut self, record: &Record) -> bool {
+    /// Whether a record is to be heard; and whether something before it was overwritten meanwhile.
+    fn is_there(&mut self, record: &Record) -> (bool, bool) {
         let to = self.words.ring_dropped_to.load(SeqCst);
         let end = to & !7;
         if record.position < end {
-            return false;
+            return (false, false);
         }
         if to != std::mem::replace(&mut self.dropped_to, to)
             && (self.heard_to < end || self.pending().is_some_and(|from| from < end))
         {
             self.cutter.forget();
             self.cutter.discards = to & 1 != 0;
+            return (true, true);
         }
-        true
+        (true, false)
     }
 }
 
@@ -127,9 +128,18 @@ impl Store<'_> {
         let start = record.position + RECORD_BYTES;
         let end = start + bytes.len() as u64;
         let done = voice.words.done.load(SeqCst);
-        if self.batches[target].held_from.is_some() || end <= done || !voice.is_there(record) {
+        if self.batches[target].held_from.is_some() || end <= done {
             return;
         }
+        let (is_there, is_cut) = voice.is_there(record);
+        if !is_there {
+            return;
+        }
+        if is_cut && self.batches[target].open_by == Some(at) {
+            // What is written of a line goes on in what was overwritten.
+            self.batches[target].end_line();
+        }
+        let voice = &mut self.voices[at];
         voice.when = When { mono_ms: record.mono_ms, wall_ms: record.wall_ms };
         voice.heard_to = end;
         match Notice::from_bytes(bytes).filter(|_| record.stream & NOTICE != 0) {

@@ -11,6 +11,7 @@ use super::relay::Relay;
 use super::target::{Target, keep_below};
 use super::write::Batch;
 use crate::config::LogSettings;
+use crate::sys::log_claim::OPEN_LINE;
 use crate::sys::log_ring::{NOTICE, Read, Ring, STREAM_COUNT};
 use crate::time::{Instant, Millis};
 
@@ -73,13 +74,20 @@ impl<'a> Store<'a> {
             }
         }
         store.settle_claim();
+        for (at, voice) in store.voices.iter().enumerate() {
+            // A line that was cut by a former storer's end goes on.
+            if voice.words.storer[OPEN_LINE].load(SeqCst) == u64::from(voice.stream.generation) << 1 | 1 {
+                store.batches[voice.target].goes_on_from(at);
+                store.targets[voice.target].goes_on = true;
+            }
+        }
         store.total = keep_below(&mut store.targets, settings.total_maxbytes);
         store
     }
 
     /// What a former storer was writing when it was killed: taken back where that is possible.
     fn settle_claim(&mut self) {
-        let Some(part) = self.ring.open_claim() else { return };
+        let Some(part) = self.ring.open_claim() else { return self.ring.finish_claim() };
         let place = self.places.get(usize::from(part.stream)).copied().unwrap_or(0);
         let voice = usize::from(place).checked_sub(1).and_then(|place| self.voices.get(place));
         match voice.and_then(|voice| self.targets.get_mut(voice.target)) {

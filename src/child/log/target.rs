@@ -35,6 +35,8 @@ pub struct Target {
     pub is_device: bool,
     file: Option<OwnedFd>,
     size: u64,
+    /// Its last line has no end yet, and what is written next goes on with it.
+    pub goes_on: bool,
     /// Something was written since the last sync.
     is_dirty: bool,
     /// A name in its directory has changed since.
@@ -66,6 +68,7 @@ impl Target {
             is_device,
             file: None,
             size: 0,
+            goes_on: false,
             is_dirty: false,
             names_changed: false,
             complained: false,
@@ -100,7 +103,8 @@ impl Target {
             self.is_device = !is_regular;
             self.size = if is_regular { log_file::size_of(path) } else { 0 };
             self.names_changed |= is_regular;
-            if is_regular && log_file::ends_within_line(path, file.as_fd(), self.size) {
+            let goes_on = std::mem::take(&mut self.goes_on);
+            if is_regular && !goes_on && log_file::ends_within_line(path, file.as_fd(), self.size) {
                 self.size += 1;
                 log_file::write_all(file.as_fd(), b"\n", 0).map_err(|error| error.to_string())?;
             }

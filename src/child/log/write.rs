@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use super::hear::{Voice, word};
 use super::store::{BLOCK_BYTES, Store};
 use super::target::keep_below;
-use crate::sys::log_claim::{Claimed, Part};
+use crate::sys::log_claim::{Claimed, OPEN_LINE, Part};
 use crate::sys::{console, process};
 
 const DAY_MS: u64 = 86_400_000;
@@ -56,6 +56,11 @@ impl Batch {
         if self.open_by.take().is_some() {
             self.text.push(b'\n');
         }
+    }
+
+    /// The target ends within a line of this voice.
+    pub(super) fn goes_on_from(&mut self, voice: usize) {
+        (self.open_by, self.open_then) = (Some(voice), Some(voice));
     }
 
     pub(super) fn add(&mut self, mut run: Run, when_ms: u64) {
@@ -150,7 +155,7 @@ impl Store<'_> {
     }
 
     fn write_runs(&mut self, target: usize, text: &[u8], runs: &[Run]) -> Result<(), Fault> {
-        let (ring, squeeze) = (self.ring, &self.settings.compress);
+        let (ring, squeeze, at_target) = (self.ring, &self.settings.compress, target);
         let target = &mut self.targets[target];
         let prepared = target.prepare(text.len() as u64, squeeze, || ring.call_storer());
         let (inode, mut size) = prepared.map_err(Fault::Because)?;
@@ -161,7 +166,14 @@ impl Store<'_> {
             let voice = &self.voices[run.voice];
             let (stream, words) = (voice.stream, voice.words);
             let Run { first, to, lines, bytes, .. } = *run;
-            let part = Part { stream: stream.number, first, to, lines, bytes, inode, size };
+            let open = match text.last() {
+                None => words.storer[OPEN_LINE].load(SeqCst),
+                Some(b'\n') => 0,
+                Some(_) => u64::from(stream.generation) << 1 | 1,
+            };
+            let lost = [&words.lost_lines, &words.lost_bytes].map(|word| word.load(SeqCst));
+            let after = [lost[0] + run.lost_lines, lost[1] + run.lost_bytes, open];
+            let part = Part { stream: stream.number, first, to, lines, bytes, inode, size, after };
             loop {
                 match ring.claim(&part) {
                     Claimed::Yes => break,
@@ -174,8 +186,15 @@ impl Store<'_> {
                 return Err(Fault::Because(error));
             }
             ring.claim_is_stored();
-            words.lost_lines.fetch_add(run.lost_lines, SeqCst);
-            words.lost_bytes.fetch_add(run.lost_bytes, SeqCst);
+            if !text.is_empty() {
+                let own = run.voice;
+                let others = self
+                    .voices
+                    .iter()
+                    .enumerate()
+                    .filter(|(at, other)| *at != own && other.target == at_target);
+                others.for_each(|(_, other)| other.words.storer[OPEN_LINE].store(0, SeqCst));
+            }
             let written = if target.path.is_empty() || target.is_device { 0 } else { text.len() as u64 };
             size += written;
             self.total += written;

@@ -16,7 +16,7 @@ fn what_a_killed_storer_had_written_of_a_batch_is_not_written_twice() {
         let path = bench.dir.join("0");
         let inode = std::os::unix::fs::MetadataExt::ino(&fs::metadata(&path).unwrap());
         let (first, to) = (32, bench.ring.header().head.load(SeqCst));
-        let part = Part { stream: 0, first, to, lines: 2, bytes: 10, inode, size: 4 };
+        let part = Part { first, to, lines: 2, bytes: 10, inode, size: 4, ..Part::default() };
         assert_eq!(bench.ring.claim(&part), Claimed::Yes);
         fs::write(&path, if is_part { "one\ntw" } else { "one\ntwo\nthree\n" }).unwrap();
         if is_rotated {
