@@ -180,7 +180,7 @@ fn a_line_without_end_is_written_and_goes_on_in_its_place() {
     bench.say(0, "secret\nAgain: ");
     bench.pass(10_000);
     assert_eq!(bench.read("0"), "1.000 Password: secret\n11.000 Again: ");
-    // Another one's line in the same file, and a successor, begin a new one.
+    // Another one's line in the same file begins a new one; a successor goes on where the former one was.
     bench.say(1, "hello\n");
     bench.pass(10_000);
     bench.say(0, "x\ny");
@@ -188,7 +188,7 @@ fn a_line_without_end_is_written_and_goes_on_in_its_place() {
     bench.kill();
     bench.say(0, "z\n");
     bench.pass(10_000);
-    let lines = "1.000 Password: secret\n11.000 Again: \nhello\n31.000 x\n31.000 y\n41.000 z\n";
+    let lines = "1.000 Password: secret\n11.000 Again: \nhello\n31.000 x\n31.000 yz\n";
     assert_eq!(bench.read("0"), lines);
 }
 
