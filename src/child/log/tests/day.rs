@@ -74,7 +74,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        run(&["umount", self.mount.to_str().unwrap()]);
+        run(&["umount", "-l", self.mount.to_str().unwrap()]);
         let _ = fs::remove_file(&self.image);
     }
 }
