@@ -202,7 +202,7 @@ impl Daemon {
                 pipe: read as u32,
                 path: stream.path.clone(),
                 maxbytes: stream.maxbytes,
-                backups: stream.backups.into(),
+                backups: stream.backups,
                 stamp: program.log.stamp,
                 sync: program.log.sync,
                 rate: program.log.rate,

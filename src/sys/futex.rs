@@ -15,7 +15,7 @@ const FUTEX: libc::c_long = 422;
 /// that is mapped for reading only.
 pub fn wait(word: &AtomicU32, known: u32, at_most: Option<Millis>) {
     let time = at_most.map(|time| [(time.0 / 1000) as i64, (time.0 % 1000 * 1_000_000) as i64]);
-    let time = time.as_ref().map_or(core::ptr::null(), |time| core::ptr::from_ref(time));
+    let time = time.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
     // SAFETY: a word that lives across the call, and a time as this call takes it, or none.
     unsafe { libc::syscall(FUTEX, word.as_ptr(), libc::FUTEX_WAIT, known, time) };
 }

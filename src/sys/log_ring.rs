@@ -365,7 +365,7 @@ impl Ring {
 
     /// A record's header, wherever this position may be.
     pub(super) fn raw(&self, position: u64) -> &RawRecord {
-        let offset = position % self.size & !7;
+        let offset = (position % self.size) & !7;
         // SAFETY: within the area (a multiple of 8 that is less than its size leaves 8 bytes at least, and behind the
         // area lies the discard area), aligned, atomics only.
         unsafe { &*self.area.add(offset as usize).cast::<RawRecord>() }

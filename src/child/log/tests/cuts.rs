@@ -142,3 +142,55 @@ fn a_power_cut_loses_nothing_that_a_sync_acknowledged_and_leaves_readable_files(
         assert!(text.ends_with("\nafter\n"), "{cut}");
     }
 }
+
+#[test]
+fn after_a_power_cut_a_real_file_system_has_what_a_sync_acknowledged() {
+    let mut bench = Bench::new(2);
+    let Some(disk) = super::day::Disk::new(&bench.dir.clone()) else {
+        return eprintln!("needs the right to mount, and mkfs.ext4");
+    };
+    for (number, stream) in bench.settings.streams.iter_mut().enumerate() {
+        stream.path = Some(disk.mount.join(number.to_string()).to_string_lossy().into_owned());
+        (stream.maxbytes, stream.backups) = (2000, 200);
+    }
+    // Every line of the second one is synced.
+    bench.settings.streams[1].sync = true;
+    let (mut acknowledged, mut lost) = (0, 0);
+    for number in 0..600 {
+        bench.say(0, &format!("line {number:04} .......................................\n"));
+        bench.say(1, &format!("line {number:04}\n"));
+        if number % 50 == 20 {
+            bench.ring.header().sync_wanted.fetch_add(1, SeqCst);
+        }
+        bench.pass(500);
+        let header = bench.ring.header();
+        if number % 50 == 20 && header.sync_done.load(SeqCst) == header.sync_wanted.load(SeqCst) {
+            acknowledged = number;
+        }
+        if number % 17 != 0 || acknowledged == 0 {
+            continue;
+        }
+        let after = disk.after_power_cut();
+        let text = |name: &str| -> String {
+            let nth = |number| match number {
+                0 => name.into(),
+                _ => format!("{name}.{number}"),
+            };
+            let texts =
+                (0..=200).rev().map(|number| fs::read(after.mount.join(nth(number))).unwrap_or_default());
+            texts.map(|bytes| String::from_utf8(bytes).expect("readable")).collect()
+        };
+        for (name, last) in [("0", acknowledged), ("1", number)] {
+            let text = text(name);
+            let lines: Vec<usize> = text.lines().filter_map(|line| line.get(5..9)?.parse().ok()).collect();
+            assert!(lines.len() > last, "{name}: {} of {last} at {number}", lines.len());
+            assert_eq!(lines, (0..lines.len()).collect::<Vec<_>>(), "{name}: each once, in order");
+            lost += number + 1 - lines.len();
+        }
+    }
+    bench.kill();
+    assert!(
+        acknowledged > 500 && lost > 50,
+        "{acknowledged}, and cuts that lose nothing prove nothing: {lost}"
+    );
+}

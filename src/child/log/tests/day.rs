@@ -14,9 +14,9 @@ const DAY_SECONDS: u64 = 86_400;
 const BLOCKS_PER_MOMENT_MAX: u64 = 12;
 
 /// An ext4 file system in a file in memory, mounted.
-struct Disk {
+pub(super) struct Disk {
     image: PathBuf,
-    mount: PathBuf,
+    pub(super) mount: PathBuf,
     device: String,
 }
 
@@ -28,22 +28,36 @@ fn run(words: &[&str]) -> bool {
 }
 
 impl Disk {
-    fn new(dir: &std::path::Path) -> Option<Disk> {
+    pub(super) fn new(dir: &std::path::Path) -> Option<Disk> {
         let image = PathBuf::from("/dev/shm").join(dir.file_name()?);
         let mount = dir.join("disk");
         fs::create_dir(&mount).ok()?;
         fs::File::create(&image).ok()?.set_len(64 << 20).ok()?;
-        let (file, place) = (image.to_str()?, mount.to_str()?);
+        let file = image.to_str()?;
         // Without its background work, which a day in seconds would count wrongly.
         let is_made = run(&["mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", file]);
-        if !is_made || !run(&["mount", "-o", "loop", file, place]) {
+        if is_made { Disk::mount(image, mount) } else { None }
+    }
+
+    fn mount(image: PathBuf, mount: PathBuf) -> Option<Disk> {
+        let place = mount.to_str()?;
+        if !run(&["mount", "-o", "loop", image.to_str()?, place]) {
             let _ = fs::remove_file(&image);
             return None;
         }
         let mounts = fs::read_to_string("/proc/mounts").ok()?;
-        let device =
-            mounts.lines().find(|line| line.contains(place))?.split(' ').next()?.replace("/dev/", "");
+        let device = mounts.lines().find(|line| line.contains(&[" ", place, " "].concat()))?;
+        let device = device.split(' ').next()?.replace("/dev/", "");
         Some(Disk { image, mount, device })
+    }
+
+    /// What would be found after a power cut at this moment: the device as it is, mounted anew.
+    pub(super) fn after_power_cut(&self) -> Disk {
+        let image = self.image.with_extension("cut");
+        fs::copy(&self.image, &image).unwrap();
+        let mount = self.mount.with_extension("cut");
+        let _ = fs::create_dir(&mount);
+        Disk::mount(image, mount).expect("the journal is replayed")
     }
 
     fn sync(&self) {
@@ -60,7 +74,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        run(&["umount", self.mount.to_str().unwrap()]);
+        run(&["umount", "-l", self.mount.to_str().unwrap()]);
         let _ = fs::remove_file(&self.image);
     }
 }
@@ -136,6 +150,15 @@ fn a_program_with_a_line_per_minute_costs_a_write_per_minute_at_most() {
     if let Some(bytes) = on_device {
         assert!(bytes <= DAY_SECONDS / 60 * BLOCKS_PER_MOMENT_MAX * 4096, "{bytes}");
     }
+}
+
+#[test]
+fn a_program_that_says_nothing_costs_nothing() {
+    let mut bench = Bench::new(2);
+    bench.pass(DAY_SECONDS * 1000);
+    let now = Instant::default() + Millis(bench.now_ms);
+    assert_eq!(bench.store().work(now), None, "and wakes nobody");
+    assert_eq!(fs::read_dir(&bench.dir).unwrap().count(), 0);
 }
 
 #[test]

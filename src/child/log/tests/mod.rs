@@ -180,7 +180,7 @@ fn a_line_without_end_is_written_and_goes_on_in_its_place() {
     bench.say(0, "secret\nAgain: ");
     bench.pass(10_000);
     assert_eq!(bench.read("0"), "1.000 Password: secret\n11.000 Again: ");
-    // Another one's line in the same file begins a new one; a successor goes on.
+    // Another one's line in the same file begins a new one; a successor goes on where the former one was.
     bench.say(1, "hello\n");
     bench.pass(10_000);
     bench.say(0, "x\ny");
