@@ -7,7 +7,7 @@
 .NOTPARALLEL:
 
 RUST := gcc libc6-dev cargo-web rustc-web
-RUST_TEST := $(RUST) g++ git systemd python3 rustfmt-web rust-web-clippy
+RUST_TEST := $(RUST) g++ g++-arm-linux-gnueabi git systemd python3 rustfmt-web rust-web-clippy
 QEMU := qemu-system-arm kmod xz-utils debian-archive-keyring gcc-aarch64-linux-gnu
 # Asked for when needed: which version of clang goes with the compiler, that one has to say.
 RELEASE = $(shell release/packages)
@@ -50,13 +50,17 @@ bloat: ## What each part of the aarch64 executable costs.
 cross: ## The executables by way of `cross`, for machines that are not Debian's.
 	@release/cross
 
-bench: ## multusd beside runit, s6, daemontools and supervisord, and the kernel's floor; hangs and heartbeats; logs; 12 minutes.
-	@scripts/need bench $(RUST) $(PEERS) strace $(RELEASE)
+bench: ## multusd beside runit, s6, daemontools and supervisord, and the kernel's floor; hangs, heartbeats, bad clients, lines, logs; 20 minutes.
+	@scripts/need bench $(RUST) $(PEERS) strace $(RELEASE) $(QEMU)
 	cargo build --release
 	@bench/run
 	@bench/beats
+	@bench/control
+	@release/build aarch64
+	@bench/gpio
 	@release/build x86_64
 	@bench/memory
+	@bench/memory --locked
 	@bench/log
 
 soak: ## The checks of `test` with counts for a night.

@@ -40,7 +40,7 @@ _multusctl() {
         events) options=' --json' ;;
         inputs) options=' --json' ;;
         outputs) options=' --json --force'; words="set high low on off" ;;
-        beat) options=' --ready --status' ;;
+        beat) options=' --ready --status --stopping' ;;
         watchdog) options=' --json' ;;
         reboot) options=' --in --cancel' ;;
         poweroff) options=' --in --cancel' ;;

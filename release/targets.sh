@@ -21,6 +21,10 @@ target() {
 		# Functions save and restore their registers by calling shared code: 13 kB.
 		rust_flags="$rust_flags -Cllvm-args=-homogeneous-prolog-epilog"
 		c_flags="$c_flags -mllvm -homogeneous-prolog-epilog"
+		# All of it is within 1 MB of any instruction, so that an address takes one instead of two: 9 kB.
+		# The linker refuses what gets larger.
+		rust_flags="$rust_flags -Ccode-model=tiny"
+		c_flags="$c_flags -mcmodel=tiny"
 		;;
 	armv7) # Pi 2, 3 with a 32-bit system
 		triple=armv7-unknown-linux-musleabihf

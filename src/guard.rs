@@ -39,6 +39,7 @@ pub fn run(supervise: &dyn Fn(&'static Page) -> i32) -> u8 {
             heard: 0,
             missed: Millis::ZERO,
             patience: Millis::ZERO,
+            hardening: (false, 0),
         }
         .watch(supervise),
         Err(error) => {
@@ -79,6 +80,8 @@ struct Guard {
     missed: Millis,
     /// How much of that is too much.
     patience: Millis,
+    /// Memory locked, real-time priority: see `Page::harden`.
+    hardening: (bool, u8),
 }
 
 impl Guard {
@@ -95,7 +98,9 @@ impl Guard {
                 (None, Some((since, _))) => Some(since + Millis(SUPERVISOR_SILENCE_MS_MAX)),
                 (None, None) => None,
             };
-            match signal::wait(deadline.into_iter().chain(self.echo()).min()) {
+            let signal = signal::wait(deadline.into_iter().chain(self.echo()).min());
+            self.harden();
+            match signal {
                 Some(Signal::SIGTERM | Signal::SIGINT) => self.ask(request::STOP),
                 Some(Signal::SIGHUP) => self.ask(request::RELOAD),
                 Some(Signal::SIGUSR1) => self.ask(request::DUMP),
@@ -127,6 +132,19 @@ impl Guard {
             // No memory, no process number: the same as a supervisor that ended at once, and
             // SIGALRM is the child that never was.
             Err(_) => drop(process::kill(std::process::id() as i32, libc::SIGALRM)),
+        }
+    }
+
+    /// As the supervisor has it, and one priority above: a supervisor that never sleeps must not keep its judge from
+    /// the only processor. Where that is not allowed, the supervisor says so.
+    fn harden(&mut self) {
+        let (locked, priority) = self.page.hardening();
+        let before = std::mem::replace(&mut self.hardening, (locked, priority));
+        if before.0 != locked {
+            let _ = memory::lock(locked);
+        }
+        if before.1 != priority {
+            let _ = process::set_real_time(priority + u8::from(priority > 0));
         }
     }
 

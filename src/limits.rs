@@ -31,7 +31,7 @@ pub const LINE_NAME_BYTES_MAX: usize = 31;
 /// Bytes of what is written to an output's path: they stand in the adoption page.
 pub const OUTPUT_TEXT_BYTES_MAX: usize = 31;
 
-/// Connections to the control socket served at once; one more is refused at accept.
+/// Connections to the control socket served at once; one more takes the place of who has been silent for longest.
 pub const CONTROL_CLIENT_COUNT_MAX: usize = 16;
 
 /// Bytes in a program's name. It becomes a directory name, a file name and a table column.

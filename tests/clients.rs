@@ -97,6 +97,23 @@ fn c() -> Client {
     Client { language: "C", command: program.display().to_string(), environment: "A=b".into(), kinds: &KINDS }
 }
 
+/// Debian's compiler for 32-bit ARM; its C library runs on every Pi.
+const ARM: &str = "arm-linux-gnueabi-gcc";
+
+/// The program in C for a 32-bit Pi, static, and the emulator it runs in. Nothing is linked but the C library: on
+/// a Pi Zero (armv6) there is no atomic store of 8 bytes without libatomic.
+fn on_32_bits(march: &str, processor: &str) -> (PathBuf, [String; 3]) {
+    let program = compiled(ARM, &["-std=c99", "-static", march]);
+    let words = ["qemu-arm-static", "-cpu", processor].map(str::to_owned);
+    (program, words)
+}
+
+fn c_on_a_pi_zero() -> Client {
+    let (program, emulator) = on_32_bits("-march=armv6", "arm1176");
+    let command = format!("{} {}", emulator.join(" "), program.display());
+    Client { language: "C", command, environment: "A=b".into(), kinds: &KINDS }
+}
+
 fn shell(dir: &Path) -> Client {
     let beat = format!("{} multusctl beat", harness::binary());
     let script = harness::script(
@@ -104,8 +121,9 @@ fn shell(dir: &Path) -> Client {
         "shell-client",
         &format!(
             "trap 'exit 0' TERM\n\
-             [ -z \"$MULTUSD_OUTPUTS\" ] || echo 1 >/proc/self/fd/${{MULTUSD_OUTPUTS#lamp=}}\n\
-             {beat} --ready --status 'speaks shell' || exit 9\n\
+             lamp=\n\
+             [ -z \"$MULTUSD_OUTPUTS\" ] || lamp=lamp=on\n\
+             {beat} $lamp --ready --status 'speaks shell' || exit 9\n\
              while :; do {beat} || exit 9; sleep 0.1; done"
         ),
     );
@@ -180,6 +198,11 @@ fn a_program_in_c_is_supervised() {
 }
 
 #[test]
+fn a_program_in_c_on_32_bits_is_supervised() {
+    drives_a_supervised_program("client-c-32", |_| c_on_a_pi_zero());
+}
+
+#[test]
 fn a_program_in_python_is_supervised() {
     drives_a_supervised_program("client-python", |_| python());
 }
@@ -187,6 +210,54 @@ fn a_program_in_python_is_supervised() {
 #[test]
 fn a_program_in_shell_is_supervised() {
     drives_a_supervised_program("client-shell", shell);
+}
+
+#[test]
+fn a_script_switches_its_outputs_and_one_that_said_it_ends_and_stays_is_made_to() {
+    let beat = format!("{} multusctl beat", harness::binary());
+    let mut instance = Instance::prepare("client-leaves", "", "");
+    let say = |words: &str| format!("{beat} {words}; echo $? >>$0.codes\n");
+    let switches = harness::script(
+        &instance.dir,
+        "switches",
+        &["lamp=on bell=off", "lamp=up", "lam=on", "lamp=off bell=on --ready", "lamp"]
+            .iter()
+            .map(|words| say(words) + "cat /proc/self/fd/${MULTUSD_OUTPUTS##*=} >>$0.seen\n")
+            .chain(["exec sleep 100000\n".into()])
+            .collect::<String>(),
+    );
+    // It hears the signal but once it has said that it ends, and neither has a heartbeat.
+    let leaves = |name: &str, trap: &str| {
+        harness::script(
+            &instance.dir,
+            name,
+            &format!("{trap}\n{beat} --ready --stopping\nwhile :; do sleep 1; done"),
+        )
+    };
+    let (hears, deaf) =
+        (leaves("hears", "trap 'echo >$0.heard; exit 3' TERM"), leaves("deaf", "trap '' TERM"));
+    let dir = instance.dir.display();
+    for lamp in ["lamp", "bell"] {
+        fs::write(instance.dir.join(lamp), "0\n").unwrap();
+    }
+    instance.write_config(&format!(
+        "[output:lamp]\npath = {dir}/lamp\n[output:bell]\npath = {dir}/bell\n\
+         [program:switches]\ncommand = {switches}\nready = notify\noutputs = lamp, bell\n\
+         [program:hears]\ncommand = {hears}\nready = notify\nautorestart = false\nstopwaitsecs = 1s\n\
+         [program:deaf]\ncommand = {deaf}\nready = notify\nautorestart = false\nstopwaitsecs = 1s\n"
+    ));
+    instance.launch();
+    instance.await_state("switches", "running");
+    let read = |name: &str| fs::read_to_string(instance.dir.join(name)).unwrap_or_default();
+    instance.await_that("all were tried", || read("switches.codes").lines().count() == 5);
+    assert_eq!(read("switches.codes"), "0\n2\n1\n0\n2\n", "{}", instance.log());
+    assert_eq!((read("lamp"), read("bell")), ("0\n".into(), "1\n".into()));
+    let hears = instance.await_state("hears", "exited");
+    assert_eq!(hears.reason.as_deref(), Some("exit code 3"));
+    assert!(instance.dir.join("hears.heard").exists());
+    let deaf = instance.await_state("deaf", "exited");
+    assert_eq!(deaf.reason.as_deref(), Some("hung: it said so, or that it ends, and stayed"));
+    instance.quit();
 }
 
 #[test]
@@ -206,6 +277,21 @@ fn the_header_compiles_without_a_warning_as_c_and_as_cpp_by_either_compiler() {
 }
 
 #[test]
+fn the_header_compiles_for_every_32_bit_arm_and_needs_no_library() {
+    let (clang, cpp) = (clang(), ARM.replace("gcc", "g++"));
+    for march in ["-march=armv5te", "-march=armv6", "-march=armv6kz", "-march=armv7-a"] {
+        for (compiler, words) in [
+            (ARM, &["-std=c99"][..]),
+            (cpp.as_str(), &["-x", "c++", "-std=c++11"]),
+            (clang.as_str(), &["--target=arm-linux-gnueabi", "-std=c17"]),
+            (clang.as_str(), &["--target=arm-linux-gnueabi", "-x", "c++", "-std=c++20"]),
+        ] {
+            fs::remove_file(compiled(compiler, &[words, &[march]].concat())).unwrap();
+        }
+    }
+}
+
+#[test]
 fn each_client_reads_the_page_of_inputs() {
     let (memory, page) = Board::create().unwrap();
     let board = Board::map(memory.as_fd()).unwrap();
@@ -214,15 +300,23 @@ fn each_client_reads_the_page_of_inputs() {
     board.publish(1, "door-contact", true, said(Some(true)));
     board.publish(40, "unread", false, said(None));
     let program = compiled("cc", &["-std=c11"]);
+    let small = [on_32_bits("-march=armv6", "arm1176"), on_32_bits("-march=armv7-a", "cortex-a7")];
     let own = std::env::current_exe().unwrap();
     let run = |language: &str, input: &str| {
+        let on = |(program, emulator): &(PathBuf, [String; 3])| {
+            let mut command = Command::new(&emulator[0]);
+            command.args(&emulator[1..]).arg(program);
+            command
+        };
         let mut command = match language {
             "C" => Command::new(&program),
+            "C on armv6" => on(&small[0]),
+            "C on armv7" => on(&small[1]),
             "Python" => Command::new("python3"),
             _ => Command::new(&own),
         };
         match language {
-            "C" => command.arg(input),
+            "C" | "C on armv6" | "C on armv7" => command.arg(input),
             "Python" => command.arg(format!("{ROOT}/tests/clients/client.py")).arg(input),
             _ => command.args(["--exact", "client", "--nocapture", "--test-threads=1"]).env(CLIENT, input),
         };
@@ -238,7 +332,7 @@ fn each_client_reads_the_page_of_inputs() {
         let output = command.output().unwrap();
         (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
     };
-    for language in ["C", "Python", "Rust"] {
+    for language in ["C", "C on armv6", "C on armv7", "Python", "Rust"] {
         for (input, expected) in [
             ("door", "1 1 1 7 123456789012"),
             ("door-contact", "1 1 0 7 123456789012"),
@@ -249,5 +343,7 @@ fn each_client_reads_the_page_of_inputs() {
         }
         assert!(!run(language, "doo").0, "{language}: no such input");
     }
-    fs::remove_file(program).unwrap();
+    for path in [&program, &small[0].0, &small[1].0] {
+        fs::remove_file(path).unwrap();
+    }
 }

@@ -53,6 +53,8 @@ fn defaults_are_the_documented_ones() {
         reload_watch: Millis(30_000),
         reboot_command: vec!["/sbin/reboot".into()],
         poweroff_command: vec!["/sbin/poweroff".into()],
+        lock_memory: false,
+        realtime_priority: 0,
         ..Daemon::default()
     };
     assert_eq!(loaded("").config.daemon, expected);
@@ -72,7 +74,7 @@ fn defaults_are_the_documented_ones() {
 fn the_daemon_is_configured() {
     let text = "[multusd]\nhostname = pump-7.local\nstate_dir = /data/%(host_node_name)s\nrun_dir=/r\nlog_dir : /l\n\
                 control_group = operators\ncgroup = /sys/fs/cgroup/m\nreload_watch = 5min\n\
-                reboot_command = /sbin/reboot -f\npoweroff_command = /off";
+                reboot_command = /sbin/reboot -f\npoweroff_command = /off\nlock_memory = yes\nrealtime_priority = 98";
     let expected = Daemon {
         hostname: Some("pump-7.local".into()),
         state_dir: "/data/pump-7".into(),
@@ -83,6 +85,8 @@ fn the_daemon_is_configured() {
         reload_watch: Millis(300_000),
         reboot_command: vec!["/sbin/reboot".into(), "-f".into()],
         poweroff_command: vec!["/off".into()],
+        lock_memory: true,
+        realtime_priority: 98,
     };
     assert_eq!(loaded(text).config.daemon, expected);
 }
@@ -310,6 +314,72 @@ fn keys_without_effect_and_an_empty_file_are_warned_of() {
     );
     let warnings: Vec<String> = loaded("").warnings.iter().map(Error::to_string).collect();
     assert_eq!(warnings, ["multusd.cfg: has no [program:NAME] section: nothing will run"]);
+}
+
+/// Warnings of a configuration with an output and its program, with a line number less than the file's name.
+fn warnings_of(output: &str, program: &str, rest: &str) -> Vec<String> {
+    let text = format!(
+        "[output:relay]\ngpio = 17\n{output}[program:pump]\ncommand = x\noutputs = relay\n{program}{rest}"
+    );
+    loaded(&text).warnings.iter().map(Error::to_string).collect()
+}
+
+#[test]
+fn an_output_that_can_stay_live_beyond_its_limit_is_warned_of_with_what_would_be_right() {
+    let hangs = |output: &str, program: &str| warnings_of(output, program, "");
+    // Nobody wrote a limit: the default one is for its program's failures.
+    assert_eq!(hangs("", "heartbeat = 990ms\n"), [""; 0]);
+    assert_eq!(
+        hangs("", "heartbeat = 991ms\n"),
+        [
+            "multusd.cfg:1: limit = 1s, but relay can stay live for 1001ms when pump (line 3) hangs; heartbeat = 990ms there, or limit = 1001ms here, would be right"
+        ]
+    );
+    assert_eq!(
+        hangs("", ""),
+        [
+            "multusd.cfg:1: limit = 1s, but relay can stay live for ever when pump (line 3) hangs; heartbeat = 990ms there would be right"
+        ]
+    );
+    assert_eq!(
+        hangs("", "check = x\ncheck_interval = 1s\ncheck_timeout = 500ms\ncheck_failures = 2\n"),
+        [
+            "multusd.cfg:1: limit = 1s, but relay can stay live for 3010ms when pump (line 3) hangs; heartbeat = 990ms there, or limit = 3010ms here, would be right"
+        ]
+    );
+    // Somebody wrote one, in line 3: it is for whatever fails.
+    let machine = |limit: &str, watchdog: &str| {
+        warnings_of(&format!("limit = {limit}\n"), "heartbeat = 500ms\n", watchdog)
+    };
+    assert_eq!(
+        machine("10510ms", ""),
+        [
+            "multusd.cfg:3: limit = 10510ms, but relay can stay live for 10010ms when multusd fails, and for ever when the kernel does; a section [watchdog] would be right"
+        ]
+    );
+    let watchdog = "[watchdog]\ntimeout = 9500ms\n[watchdog:outside]\ngpio = 12\ntimeout = 20s\n";
+    assert_eq!(machine("13s", watchdog), [""; 0]);
+    assert_eq!(
+        machine("12999ms", watchdog),
+        [
+            "multusd.cfg:3: limit = 12999ms, but relay can stay live for 13s when multusd fails, and for 10s when the kernel does; limit = 13s here, or a shorter timeout of the watchdog, would be right"
+        ]
+    );
+    let both = machine("200ms", "[watchdog]\ntimeout = 2s\n");
+    assert_eq!(
+        both,
+        [
+            "multusd.cfg:3: limit = 200ms, but relay can stay live for 510ms when pump (line 4) hangs; heartbeat = 190ms there, or limit = 510ms here, would be right",
+            "multusd.cfg:3: limit = 200ms, but relay can stay live for 3510ms when multusd fails, and for 2s when the kernel does; limit = 3510ms here, or a shorter timeout of the watchdog, would be right"
+        ]
+    );
+    // No watchdog shortens what the supervisor takes.
+    assert!(
+        machine("3509ms", "[watchdog]\ntimeout = 2s\n")[0].ends_with("limit = 3510ms here would be right")
+    );
+    // What nobody drives stays as it is.
+    let alone = loaded("[output:relay]\ngpio = 17\nlimit = 10ms\n[program:a]\ncommand = x\n").warnings;
+    assert_eq!(alone, []);
 }
 
 #[test]

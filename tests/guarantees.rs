@@ -49,6 +49,12 @@ fn the_longest_time_of_each_failure_is_said_and_for_ever_where_nobody_would_noti
     }
     let text = instance.ctl_ok(&["status"]);
     assert!(text.contains("outputs stay live at most: crash 200ms, hang for ever"), "{text}");
+    // The file tells as much, without a daemon.
+    let output = instance.ctl(&["check", instance.config_path().to_str().unwrap()]);
+    let (said, place) = (String::from_utf8_lossy(&output.stderr), instance.config_path());
+    let warning =
+        format!("warning: {}:5: limit = 1s, but lamp can stay live for ever when pump", place.display());
+    assert!(output.status.success() && said.contains(&warning), "{said}");
     // With a heartbeat it is known, and nothing is left open about the program.
     instance.write_config(&format!("{OUTPUT}{program}heartbeat = 60s\n"));
     instance.ctl_ok(&["reload"]);
@@ -78,5 +84,37 @@ fn without_outputs_there_is_nothing_to_say() {
     instance.await_state("a", "running");
     assert_eq!(status(&instance).live_ms, None);
     assert!(!instance.ctl_ok(&["status"]).contains("stay live"));
+    instance.quit();
+}
+
+#[test]
+fn outputs_that_nobody_can_read_back_or_set_in_our_place_are_said_at_the_start_and_in_status() {
+    let outputs =
+        "[output:fifo]\npath = %(here)s/fifo\n[output:bell]\ncommand = true\n[output:fan]\ncommand = true\n";
+    let program =
+        "[program:pump]\ncommand = sleep 1000\nstartsecs = 0\nheartbeat = 60s\noutputs = fifo, bell, fan\n";
+    let mut instance = Instance::prepare("guarantees-blind", "", &format!("{OUTPUT}{outputs}{program}"));
+    std::fs::write(instance.dir.join("lamp"), "0\n").unwrap();
+    nix::unistd::mkfifo(&instance.dir.join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    instance.launch();
+    instance.await_state("pump", "running");
+    let first = status(&instance);
+    let commands = "set by a command, so not read back, and by nobody when multusd itself fails: bell, fan";
+    for sentence in [commands, "cannot be read back, so that nobody knows their level: fifo"] {
+        assert!(first.limitations.iter().any(|said| said == sentence), "{:?}", first.limitations);
+    }
+    // No guard runs a command.
+    assert_eq!(first.live_ms.map(|live| live.guard), Some(None));
+    let log = instance.log();
+    for words in [commands, "output fifo: cannot be read back", "no watchdog is armed"] {
+        assert_eq!(log.matches(words).count(), 1, "{words}: {log}");
+    }
+    // What is said depends on what is in force.
+    instance.write_config(&format!("{OUTPUT}{}", program.replace("fifo, bell, fan", "lamp")));
+    instance.ctl_ok(&["reload"]);
+    instance.await_that("the others have left", || {
+        !status(&instance).limitations.iter().any(|said| said.contains("read back"))
+    });
+    assert_eq!(status(&instance).live_ms.map(|live| live.guard), Some(Some(10_200)));
     instance.quit();
 }

@@ -57,9 +57,17 @@ const MUTATIONS: &[Mutation] = &[
         "believes a confirmation while the writer lives",
         1,
         CHILD,
-        "Event::OutputsConfirmed { attempt, .. } if !matches!(self.phase, Phase::Clearing(_)) => {",
-        "Event::OutputsConfirmed { attempt, .. } => {",
+        "Event::OutputsConfirmed { attempt, .. } if !self.may_write() => self",
+        "Event::OutputsConfirmed { attempt, .. } => self",
     ),
+    mutation(
+        "takes a launcher that returned for the end of its daemon",
+        3,
+        STEP,
+        "Starting { stage, .. } => matches!(stage, Stage::Up { .. }),",
+        "Starting { .. } => true,",
+    ),
+    mutation("waits for the exit before it forces", 3, MOD, "        slot.died(now);\n", ""),
     mutation(
         "believes an attempt that was ordered before the tree was empty",
         1,
@@ -94,6 +102,13 @@ const MUTATIONS: &[Mutation] = &[
         STEP,
         "(self.last_beat + self.beat_limit.unwrap_or(rules)).max(self.extended),",
         "(self.last_beat + self.beat_limit.unwrap_or(rules) + Millis(100)).max(self.extended),",
+    ),
+    mutation(
+        "lets who said that it ends stay for ever",
+        3,
+        STEP,
+        "let over = self.leave_deadline().is_due(now);",
+        "let over = self.leave_deadline().is_due(now) && self.owns_outputs();",
     ),
     mutation(
         "takes a beat from the future at its word",

@@ -8,6 +8,7 @@ mod harness;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
 
 use harness::real::{command_line, need_root};
 use harness::{Instance, is_alive, signal, supervisor_of};
@@ -124,6 +125,27 @@ fn a_crash_a_stop_and_a_pause_make_it_safe() {
     }
     instance.ctl_ok(&["cont", "pump"]);
     await_output(&instance, "lamp", "driven", None);
+}
+
+#[test]
+fn a_crash_makes_it_safe_before_anybody_knows_how_it_ended_and_then_every_10_ms() {
+    let instance = start("outputs-early", &[], &format!("{LAMP}safe = low\n{FOREVER}outputs = lamp\n"));
+    let pid = instance.await_state("pump", "running").pid.unwrap();
+    light(&instance);
+    // Who alone is told how it ended, and says so.
+    signal(instance.guard_pid(), libc::SIGSTOP);
+    signal(pid, libc::SIGKILL);
+    await_lamp(&instance, "0");
+    // Forced again while nothing is known, but not as fast as its helper can.
+    let begun = Instant::now();
+    for _ in 0..10 {
+        light(&instance);
+        await_lamp(&instance, "0");
+    }
+    assert!(begun.elapsed() >= Duration::from_millis(80), "{:?}", begun.elapsed());
+    signal(instance.guard_pid(), libc::SIGCONT);
+    await_output(&instance, "lamp", "safe", Some("low"));
+    instance.await_state("pump", "exited");
 }
 
 #[test]

@@ -300,6 +300,10 @@ fn a_control_client_more_than_fit_is_refused_in_words_and_served_when_one_leaves
     for client in &clients {
         assert!(matches!(ask(client, &Request::Daemon), Reply::Daemon(_)));
     }
+    // Who takes the news is not silent, and gives way to nobody.
+    for client in &clients {
+        assert!(matches!(ask(client, &Request::Subscribe), Reply::Done { .. }));
+    }
     let one_more = connect(&instance);
     let mut buffer = [0; 8192];
     let packet = one_more.receive(&mut buffer, clock::now() + Millis(10_000)).expect("an answer");

@@ -216,8 +216,10 @@ fn kill_many_times(test: &str, daemon_keys: &str, seed: u64) {
     for name in ["crashing", "killed", "at-once", "notifying", "reporting", "forking", "hooked"] {
         instance.ctl_ok(&["stop", "--wait", name]);
     }
-    let after = descriptors(guard);
-    assert!(after <= before, "{after} descriptors, at the start {before}");
+    // The last client's connection may be there a moment longer than its process.
+    instance.await_that(&format!("no more than the {before} descriptors of the start"), || {
+        descriptors(guard) <= before
+    });
     judge(&instance);
     assert_eq!(instance.quit(), 0);
     assert!(pids.values().all(|pid| !is_alive(*pid)));

@@ -202,6 +202,33 @@ fn a_temperature_that_cannot_be_read_is_hot_or_ignored_as_configured() {
     }
 }
 
+#[test]
+fn what_was_stopped_for_heat_stays_so_when_the_temperature_cannot_be_read_any_more() {
+    let mut instance = Instance::prepare("watchdog-hot-blind", "", "");
+    instance.write_config(&(gated(&instance, "max = 80\nhysteresis = 5\nunreadable = ignore") + LAMP));
+    heat(&instance, "20000\n");
+    instance.launch();
+    instance.await_state("lamp", "running");
+    heat(&instance, "81000\n");
+    instance.await_state("lamp", "held");
+    for (reading, said) in
+        [("", "cannot be read from"), ("78000\n", "too hot: 78.0"), ("x\n", "cannot be read from")]
+    {
+        heat(&instance, reading);
+        instance.await_that(said, || {
+            limited(&instance, said) && watchdog(&instance).contains("programs are stopped until it")
+        });
+        assert_eq!(instance.program("lamp").state, "held", "{reading}");
+    }
+    heat(&instance, "74000\n");
+    instance.await_state("lamp", "running");
+    // Nothing was hot: what cannot be read is ignored.
+    heat(&instance, "x\n");
+    instance.await_that("ignored", || watchdog(&instance).contains("which is ignored"));
+    assert_eq!(instance.program("lamp").state, "running");
+    instance.quit();
+}
+
 fn reader(guard: u32) -> Option<u32> {
     let children = fs::read_to_string(format!("/proc/{guard}/task/{guard}/children")).unwrap_or_default();
     let mut pids = children.split_ascii_whitespace().filter_map(|pid| pid.parse().ok());

@@ -244,6 +244,24 @@ static inline int multusd_status(struct multusd *m, const char *text)
 	return multusd_say(m, words);
 }
 
+/*
+ * A time on the page of kind counter. Whole where the processor can; where it would take libatomic (ARM before
+ * v6k) in two halves, the high one first: what is seen between them is never older than the last beat.
+ */
+static inline void multusd_store_(uint64_t *page, uint64_t time)
+{
+#if __GCC_ATOMIC_LLONG_LOCK_FREE == 2
+	__atomic_store_n(page, time, __ATOMIC_RELAXED);
+#else
+	uint32_t *half = (uint32_t *)(void *)page;
+	const int high = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__;
+
+	__atomic_store_n(half + high, (uint32_t)(time >> 32), __ATOMIC_RELAXED);
+	__atomic_thread_fence(__ATOMIC_RELEASE);
+	__atomic_store_n(half + !high, (uint32_t)time, __ATOMIC_RELAXED);
+#endif
+}
+
 /* It makes progress. Never waits: a queue that is full holds beats that were not looked at yet. */
 static inline int multusd_beat(struct multusd *m)
 {
@@ -264,9 +282,7 @@ static inline int multusd_beat(struct multusd *m)
 	case MULTUSD_COUNTER:
 		if (clock_gettime(CLOCK_MONOTONIC, &now) != 0)
 			return -1;
-		/* Whole: the reader must not see half of it. */
-		__atomic_store_n(m->page, (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec,
-				 __ATOMIC_RELAXED);
+		multusd_store_(m->page, (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec);
 		return 0;
 	case MULTUSD_FILE:
 		if (utimensat(AT_FDCWD, m->file, NULL, 0) == 0)

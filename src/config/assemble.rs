@@ -7,6 +7,7 @@ use super::board::{Drive, Input, Line, Temperature};
 use super::expand::{Meaning, expand};
 use super::keys::{self, Kind, Section};
 use super::links::{self, Linked};
+use super::live;
 use super::report::Report;
 use super::text::{Block, Document, Entry};
 use super::words::{find, name_fault};
@@ -123,6 +124,9 @@ pub(super) fn assemble(document: Document) -> (Config, Report) {
     assemble_board::own(&mut config.board, &blocks, &mut linked, incomplete, &mut report);
     if linked.is_empty() && report.error_count() == 0 {
         report.warning(super::Place::default(), "has no [program:NAME] section: nothing will run".into());
+    }
+    if report.error_count() == 0 {
+        live::warn(&config.board, &blocks, &linked, &mut report);
     }
     config.programs = links::link(linked, incomplete, &mut report).into_iter().map(Rc::new).collect();
     (config, report)

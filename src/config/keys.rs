@@ -342,7 +342,11 @@ pub(super) const CHECKS: &str = "a number or NUMBER of NUMBER";
 
 /// An absolute path.
 pub(super) fn path(text: &str) -> Result<String, Wrong> {
-    if text.starts_with('/') && !text.contains('\n') { Ok(text.into()) } else { Err(Wrong::Kind) }
+    if text.starts_with('/') && !text.as_bytes().contains(&b'\n') {
+        Ok(text.into())
+    } else {
+        Err(Wrong::Kind)
+    }
 }
 
 /// Keys that belong together, for the documentation.

@@ -24,6 +24,7 @@ mod expand;
 mod help;
 mod keys;
 mod links;
+mod live;
 mod log_keys;
 mod log_settings;
 mod nearest;
@@ -40,13 +41,14 @@ pub use board::*;
 pub use compare::{Changes, compare, same};
 pub use document::{man_page, reference_markdown, sample};
 pub use help::{key_help, nearest_key, web_editable};
+pub use live::{Live, pace_ms};
 pub use log_settings::{LogSettings, StreamSettings};
 pub use nearest::nearest;
 pub use program::*;
 pub use report::{Error, Errors};
 pub use target::{CheckTarget, Server};
 pub use value::read_duration;
-pub use words::replaced;
+pub use words::{find, replaced};
 
 use crate::limits::CONFIG_BYTES_MAX;
 

@@ -50,6 +50,10 @@ pub struct Daemon {
     pub reboot_command: Vec<String>,
     /// `poweroff_command`, split.
     pub poweroff_command: Vec<String>,
+    /// Guard and supervisor keep their memory out of the reach of storage.
+    pub lock_memory: bool,
+    /// SCHED_FIFO priority of the supervisor, the guard's is one above; 0: as everybody.
+    pub realtime_priority: u8,
 }
 
 /// `cgroup =`

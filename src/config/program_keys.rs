@@ -30,6 +30,10 @@ pub(super) static DAEMON: &[Key] = &[
         "What reboots the machine when `multusctl reboot` is due and everything is down. An absolute path. Should it fail, the kernel is asked."),
     key!("poweroff_command", Command(|d, v| d.daemon.poweroff_command = v), "/sbin/poweroff", "/sbin/poweroff -f",
         "The same for `multusctl poweroff`."),
+    key!("lock_memory", Bool(|d, v| d.daemon.lock_memory = v), "false", "true",
+        "Guard and supervisor keep their memory locked, so that they never wait for storage or swap. Costs some 150 kB. Without the right to do so that is said, and they go on."),
+    key!("realtime_priority", Number(0, 98, |d, v| d.daemon.realtime_priority = v as u8), "0", "50",
+        "Guard and supervisor run before everything of lower real-time priority (SCHED_FIFO); 0 is no real-time. Programs never inherit it, see scheduling. Without the right to do so that is said, and they go on."),
 ];
 
 pub(super) static INCLUDE: &[Key] = &[key!(

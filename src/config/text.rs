@@ -7,7 +7,7 @@ use super::expand::{Meaning, VALUE_BYTES_MAX, expand, too_long};
 use super::keys::{self, Key, Named, Section};
 use super::nearest::nearest;
 use super::report::{Report, one_line};
-use super::words::{name_fault, names};
+use super::words::{self, name_fault, names};
 use super::{Files, Place};
 use crate::limits::{CONFIG_BYTES_MAX, INCLUDE_COUNT_MAX, LINE_NAME_BYTES_MAX};
 
@@ -469,7 +469,7 @@ fn headers() -> String {
     let mut out = String::new();
     for section in Section::all() {
         let header = section.header();
-        if !out.contains(header) {
+        if words::find(&out, header).is_none() {
             out.push_str(if out.is_empty() { "" } else { ", " });
             out.push_str(header);
         }
@@ -486,7 +486,7 @@ fn section_name_fault(section: Section, name: &str) -> Option<String> {
     if name.len() > LINE_NAME_BYTES_MAX {
         return Some(format!("is longer than {LINE_NAME_BYTES_MAX} bytes"));
     }
-    if name.contains('=') {
+    if name.as_bytes().contains(&b'=') {
         return Some("holds the character =".into());
     }
     name_fault(name)

@@ -119,7 +119,10 @@ pub(super) fn name_fault(name: &str) -> Option<String> {
         "log" => "means multusd's own log",
         _ if name.starts_with(['.', '-']) => "begins with a dot or a hyphen",
         _ if name.len() > NAME_BYTES_MAX => return Some(format!("is longer than {NAME_BYTES_MAX} bytes")),
-        _ => match name.chars().find(|c| c.is_whitespace() || c.is_control() || ":/,\"'".contains(*c)) {
+        _ => match name
+            .chars()
+            .find(|c| c.is_whitespace() || c.is_control() || matches!(c, ':' | '/' | ',' | '"' | '\''))
+        {
             Some(c) if c.is_whitespace() => "holds a space",
             Some(c) if c.is_control() => "holds a control character",
             Some(c) => return Some(format!("holds the character {c}")),

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{Call, Exit, Failure, fail, nearest, words};
+use crate::config;
 use crate::limits::{CHILD_COUNT_MAX, LOG, PACKET_BYTES_MAX};
 use crate::protocol::{self, DaemonStatus, Event, LiveTimes, ProgramStatus, Refusal, Reply, Request};
 use crate::sys::clock::now;
@@ -100,7 +101,12 @@ impl Daemon {
     pub fn ended(&mut self) -> Result<(), Failure> {
         loop {
             match self.client.receive(&mut self.buffer, self.deadline) {
-                Ok(_) => {}
+                // Had to make room for another: nothing has ended.
+                Ok(packet) => {
+                    if let Some(refused @ Reply::Refused { .. }) = protocol::decode(packet) {
+                        return Err(unexpected(&refused));
+                    }
+                }
                 Err(Trouble::Closed) => return Ok(()),
                 Err(trouble) => return Err(self.trouble(trouble)),
             }
@@ -183,7 +189,11 @@ impl Daemon {
             let mut found = programs.iter().filter(meant).peekable();
             if found.peek().is_none() && word != "all" {
                 let hint = nearest::suggestion(word, programs.iter().map(|program| program.name.as_str()));
-                let what = if word.contains('*') { "no program matches " } else { "no program is called " };
+                let what = if word.as_bytes().contains(&b'*') {
+                    "no program matches "
+                } else {
+                    "no program is called "
+                };
                 return fail(Exit::NoSuchProgram, [what, &words::clean(word), &hint].concat());
             }
             for program in found {
@@ -210,7 +220,9 @@ fn matches(pattern: &str, name: &str) -> bool {
     let Some((first, mut pattern)) = pattern.split_once('*') else { return pattern == name };
     let Some(mut name) = name.strip_prefix(first) else { return false };
     while let Some((piece, rest)) = pattern.split_once('*') {
-        let Some(at) = name.find(piece) else { return false };
+        // Two stars, one after the other.
+        let at = if piece.is_empty() { Some(0) } else { config::find(name, piece) };
+        let Some(at) = at else { return false };
         name = &name[at + piece.len()..];
         pattern = rest;
     }

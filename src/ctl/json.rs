@@ -1,284 +1,295 @@
 //! `--json`: the names and shapes promised to programs, fixed by a golden test. They are written
 //! down here a second time so that the wire may change without them. Nothing is ever left out:
-//! what there is not is null. nanoserde does that, and escapes what has to be.
-
-use nanoserde::SerJson;
+//! what there is not is null.
 
 use super::lines::{state, voltage};
 use crate::protocol::{
-    self, DaemonStatus, Event, InputStatus, LiveTimes, OutputStatus, ProgramStatus, State,
+    DaemonStatus, Event, InputStatus, LiveTimes, OutputStatus, ProgramStatus, State, Temperature, Watchdog,
 };
 
-#[derive(SerJson)]
-#[nserde(serialize_none_as_null)]
-struct Status {
-    version: String,
-    guard_pid: u32,
-    supervisor_pid: u32,
-    uptime_ms: u64,
-    supervisor_restarts: u32,
-    shutdown_in_ms: Option<u64>,
-    config_note: Option<String>,
-    limitations: Vec<String>,
-    live_ms: Option<Live>,
-    programs: Vec<Program>,
-}
+/// Text that grows, field by field. What stands in a list has the name "".
+struct Json(String);
 
-#[derive(SerJson)]
-#[nserde(serialize_none_as_null)]
-struct Live {
-    crash: Option<u64>,
-    hang: Option<u64>,
-    supervisor: Option<u64>,
-    guard: Option<u64>,
-    kernel: Option<u64>,
-}
+impl Json {
+    /// What every command writes: one object.
+    fn new() -> Json {
+        Json("{".into())
+    }
 
-#[derive(SerJson)]
-#[nserde(serialize_none_as_null)]
-struct Program {
-    name: String,
-    state: String,
-    pid: Option<u32>,
-    restarts: u32,
-    failures: u32,
-    uptime_ms: Option<u64>,
-    since_ms: u64,
-    next_start_ms: Option<u64>,
-    last_exit: Option<LastExit>,
-    reason: Option<String>,
-    status_text: Option<String>,
-    heartbeat: Option<Heartbeat>,
-    outputs: Vec<Output>,
-}
+    /// On a line of its own.
+    fn end(self) -> String {
+        self.0 + "}\n"
+    }
 
-#[derive(SerJson)]
-#[nserde(serialize_none_as_null)]
-struct LastExit {
-    code: Option<u8>,
-    signal: Option<u8>,
-}
+    fn key(&mut self, name: &str) {
+        if !self.0.ends_with(['{', '[']) {
+            self.0.push(',');
+        }
+        if !name.is_empty() {
+            self.quoted(name);
+            self.0.push(':');
+        }
+    }
 
-#[derive(SerJson)]
-struct Heartbeat {
-    age_ms: u64,
-    limit_ms: u64,
-}
+    fn quoted(&mut self, text: &str) {
+        self.0.push('"');
+        for letter in text.chars() {
+            let short = match letter {
+                '\x08' => 'b',
+                '\x0c' => 'f',
+                '\n' => 'n',
+                '\r' => 'r',
+                '\t' => 't',
+                '\\' | '"' => letter,
+                _ if letter.is_ascii_control() => {
+                    let digit = |number: u32| char::from_digit(number, 16).unwrap_or('0');
+                    self.0 += "\\u00";
+                    self.0.push(digit(letter as u32 >> 4));
+                    self.0.push(digit(letter as u32 & 15));
+                    continue;
+                }
+                _ => {
+                    self.0.push(letter);
+                    continue;
+                }
+            };
+            self.0.push('\\');
+            self.0.push(short);
+        }
+        self.0.push('"');
+    }
 
-#[derive(SerJson)]
-#[nserde(serialize_none_as_null)]
-struct Output {
-    name: String,
-    level: Option<String>,
-    safe: bool,
-}
+    fn open(&mut self, name: &str, bracket: char) {
+        self.key(name);
+        self.0.push(bracket);
+    }
 
-#[derive(SerJson)]
-struct Inputs {
-    inputs: Vec<InputLine>,
-}
+    fn close(&mut self, bracket: char) {
+        self.0.push(bracket);
+    }
 
-#[derive(SerJson)]
-struct Outputs {
-    outputs: Vec<OutputLine>,
-}
+    /// Something that is written as it is: a number, true, false, null.
+    fn word(&mut self, name: &str, word: &str) {
+        self.key(name);
+        self.0 += word;
+    }
 
-#[derive(SerJson)]
-#[nserde(serialize_none_as_null)]
-struct InputLine {
-    name: String,
-    wire: String,
-    level: Option<String>,
-    active: Option<bool>,
-    edges: u64,
-    age_ms: Option<u64>,
-    reason: Option<String>,
-}
+    fn text(&mut self, name: &str, text: &str) {
+        self.key(name);
+        self.quoted(text);
+    }
 
-#[derive(SerJson)]
-#[nserde(serialize_none_as_null)]
-struct OutputLine {
-    name: String,
-    wire: String,
-    level: Option<String>,
-    active: Option<bool>,
-    state: String,
-    safe: bool,
-    confirmed_ms: Option<u64>,
-    owner: Option<String>,
-    reason: Option<String>,
-}
+    /// A text, or null where it is empty.
+    fn some(&mut self, name: &str, text: &str) {
+        if text.is_empty() { self.word(name, "null") } else { self.text(name, text) }
+    }
 
-#[derive(SerJson)]
-#[nserde(serialize_none_as_null)]
-struct Change {
-    seq: u64,
-    at_ms: u64,
-    name: Option<String>,
-    from: Option<String>,
-    to: Option<String>,
-    pid: Option<u32>,
-    reason: Option<String>,
-}
+    fn flag(&mut self, name: &str, flag: Option<bool>) {
+        self.word(name, flag.map_or("null", |flag| if flag { "true" } else { "false" }));
+    }
 
-#[derive(SerJson)]
-#[nserde(serialize_none_as_null)]
-struct Watchdogs {
-    watchdogs: Vec<Watchdog>,
-    withheld: Option<String>,
-    temperature: Option<Temperature>,
-}
+    fn level(&mut self, high: Option<bool>) {
+        self.some("level", high.map_or("", voltage));
+    }
 
-#[derive(SerJson)]
-#[nserde(serialize_none_as_null)]
-struct Watchdog {
-    name: String,
-    what: String,
-    asked_ms: u64,
-    timeout_ms: Option<u64>,
-    pretimeout_ms: Option<u64>,
-    left_ms: Option<u64>,
-    fed_ms: Option<u64>,
-    note: Option<String>,
-}
+    fn number(&mut self, name: &str, number: u64) {
+        self.word(name, &number.to_string());
+    }
 
-#[derive(SerJson)]
-#[nserde(serialize_none_as_null)]
-struct Temperature {
-    millidegrees: Option<i32>,
-    min: i32,
-    max: i32,
-    hysteresis: i32,
-    age_ms: Option<u64>,
-    open: bool,
-    text: String,
+    fn maybe(&mut self, name: &str, number: Option<u64>) {
+        match number {
+            Some(number) => self.number(name, number),
+            None => self.word(name, "null"),
+        }
+    }
+
+    fn signed(&mut self, name: &str, number: i32) {
+        self.word(name, &number.to_string());
+    }
 }
 
 /// The watchdogs and the temperature, as one object on one line.
-pub fn watchdogs(
-    watchdogs: &[protocol::Watchdog],
-    withheld: &str,
-    temperature: Option<&protocol::Temperature>,
-) -> String {
-    let watchdogs = watchdogs.iter().map(|watchdog| Watchdog {
-        name: watchdog.name.to_string(),
-        what: watchdog.what.to_string(),
-        asked_ms: watchdog.asked_ms,
-        timeout_ms: watchdog.timeout_ms,
-        pretimeout_ms: watchdog.pretimeout_ms,
-        left_ms: watchdog.left_ms,
-        fed_ms: watchdog.fed_ms,
-        note: some(&watchdog.note),
-    });
-    let temperature = temperature.map(|temperature| Temperature {
-        millidegrees: temperature.now,
-        min: temperature.min,
-        max: temperature.max,
-        hysteresis: temperature.hysteresis,
-        age_ms: temperature.age_ms,
-        open: temperature.open,
-        text: temperature.text.to_string(),
-    });
-    Watchdogs { watchdogs: watchdogs.collect(), withheld: some(withheld), temperature }.serialize_json()
-        + "\n"
+pub fn watchdogs(watchdogs: &[Watchdog], withheld: &str, temperature: Option<&Temperature>) -> String {
+    let mut json = Json::new();
+    json.open("watchdogs", '[');
+    for watchdog in watchdogs {
+        json.open("", '{');
+        json.text("name", &watchdog.name);
+        json.text("what", &watchdog.what);
+        json.number("asked_ms", watchdog.asked_ms);
+        json.maybe("timeout_ms", watchdog.timeout_ms);
+        json.maybe("pretimeout_ms", watchdog.pretimeout_ms);
+        json.maybe("left_ms", watchdog.left_ms);
+        json.maybe("fed_ms", watchdog.fed_ms);
+        json.some("note", &watchdog.note);
+        json.close('}');
+    }
+    json.close(']');
+    json.some("withheld", withheld);
+    if let Some(temperature) = temperature {
+        json.open("temperature", '{');
+        match temperature.now {
+            Some(now) => json.signed("millidegrees", now),
+            None => json.word("millidegrees", "null"),
+        }
+        json.signed("min", temperature.min);
+        json.signed("max", temperature.max);
+        json.signed("hysteresis", temperature.hysteresis);
+        json.maybe("age_ms", temperature.age_ms);
+        json.flag("open", Some(temperature.open));
+        json.text("text", &temperature.text);
+        json.close('}');
+    } else {
+        json.word("temperature", "null");
+    }
+    json.end()
 }
 
 /// The daemon and programs, as one object on one line.
 pub fn status(daemon: &DaemonStatus, live: &LiveTimes, programs: &[ProgramStatus]) -> String {
-    let live_ms = (live.outputs > 0).then_some(Live {
-        crash: live.crash_ms,
-        hang: live.hang_ms,
-        supervisor: live.supervisor_ms,
-        guard: live.guard_ms,
-        kernel: live.kernel_ms,
-    });
-    let status = Status {
-        version: daemon.version.to_string(),
-        guard_pid: daemon.guard_pid,
-        supervisor_pid: daemon.supervisor_pid,
-        uptime_ms: daemon.uptime_ms,
-        supervisor_restarts: daemon.supervisor_restarts,
-        shutdown_in_ms: daemon.shutdown_in_ms,
-        config_note: some(&daemon.config_note),
-        limitations: daemon.limitations.iter().map(|text| text.to_string()).collect(),
-        live_ms,
-        programs: programs.iter().map(program).collect(),
-    };
-    status.serialize_json() + "\n"
+    let mut json = Json::new();
+    json.text("version", &daemon.version);
+    json.number("guard_pid", daemon.guard_pid.into());
+    json.number("supervisor_pid", daemon.supervisor_pid.into());
+    json.number("uptime_ms", daemon.uptime_ms);
+    json.number("supervisor_restarts", daemon.supervisor_restarts.into());
+    json.maybe("shutdown_in_ms", daemon.shutdown_in_ms);
+    json.some("config_note", &daemon.config_note);
+    json.open("limitations", '[');
+    for limitation in &daemon.limitations {
+        json.text("", limitation);
+    }
+    json.close(']');
+    if live.outputs > 0 {
+        json.open("live_ms", '{');
+        json.maybe("crash", live.crash_ms);
+        json.maybe("hang", live.hang_ms);
+        json.maybe("supervisor", live.supervisor_ms);
+        json.maybe("guard", live.guard_ms);
+        json.maybe("kernel", live.kernel_ms);
+        json.close('}');
+    } else {
+        json.word("live_ms", "null");
+    }
+    json.open("programs", '[');
+    for one in programs {
+        program(&mut json, one);
+    }
+    json.close(']');
+    json.end()
+}
+
+fn program(json: &mut Json, program: &ProgramStatus) {
+    let alive = program.pid != 0;
+    json.open("", '{');
+    json.text("name", &program.name);
+    json.text("state", program.state.name());
+    json.maybe("pid", alive.then_some(program.pid.into()));
+    json.number("restarts", program.restarts.into());
+    json.number("failures", program.failures.into());
+    json.maybe("uptime_ms", alive.then_some(program.uptime_ms));
+    json.number("since_ms", program.since_ms);
+    json.maybe("next_start_ms", program.next_start_ms);
+    if let Some(exit) = program.last_exit {
+        json.open("last_exit", '{');
+        json.maybe("code", exit.code.map(u64::from));
+        json.maybe("signal", exit.signal.map(u64::from));
+        json.close('}');
+    } else {
+        json.word("last_exit", "null");
+    }
+    json.some("reason", &program.reason);
+    json.some("status_text", &program.status_text);
+    if let Some(beat) = program.heartbeat {
+        json.open("heartbeat", '{');
+        json.number("age_ms", beat.age_ms);
+        json.number("limit_ms", beat.limit_ms);
+        json.close('}');
+    } else {
+        json.word("heartbeat", "null");
+    }
+    json.open("outputs", '[');
+    for output in &program.outputs {
+        json.open("", '{');
+        json.text("name", &output.name);
+        json.level(output.level);
+        json.flag("safe", Some(output.safe));
+        json.close('}');
+    }
+    json.close(']');
+    json.close('}');
 }
 
 /// One event, as one object on one line.
 pub fn event(event: &Event) -> String {
     // An event without a program is about the daemon, which has none of the states.
-    let state = |state: State| (!event.name.is_empty()).then(|| state.name().to_string());
-    let change = Change {
-        seq: event.seq,
-        at_ms: event.at_ms,
-        name: some(&event.name),
-        from: state(event.from),
-        to: state(event.to),
-        pid: (event.pid != 0).then_some(event.pid),
-        reason: some(&event.reason),
-    };
-    change.serialize_json() + "\n"
-}
-
-fn some(text: &str) -> Option<String> {
-    (!text.is_empty()).then(|| text.to_string())
-}
-
-fn program(program: &ProgramStatus) -> Program {
-    Program {
-        name: program.name.to_string(),
-        state: program.state.name().to_string(),
-        pid: (program.pid != 0).then_some(program.pid),
-        restarts: program.restarts,
-        failures: program.failures,
-        uptime_ms: (program.pid != 0).then_some(program.uptime_ms),
-        since_ms: program.since_ms,
-        next_start_ms: program.next_start_ms,
-        last_exit: program.last_exit.map(|exit| LastExit { code: exit.code, signal: exit.signal }),
-        reason: some(&program.reason),
-        status_text: some(&program.status_text),
-        heartbeat: program.heartbeat.map(|beat| Heartbeat { age_ms: beat.age_ms, limit_ms: beat.limit_ms }),
-        outputs: program.outputs.iter().map(output).collect(),
-    }
-}
-
-fn output(output: &crate::protocol::Output) -> Output {
-    Output { name: output.name.to_string(), level: level(output.level), safe: output.safe }
-}
-
-fn level(high: Option<bool>) -> Option<String> {
-    high.map(|high| voltage(high).to_string())
+    let state = |state: State| if event.name.is_empty() { "" } else { state.name() };
+    let mut json = Json::new();
+    json.number("seq", event.seq);
+    json.number("at_ms", event.at_ms);
+    json.some("name", &event.name);
+    json.some("from", state(event.from));
+    json.some("to", state(event.to));
+    json.maybe("pid", (event.pid != 0).then_some(event.pid.into()));
+    json.some("reason", &event.reason);
+    json.end()
 }
 
 /// Inputs, as one object on one line.
 pub fn inputs(inputs: &[InputStatus]) -> String {
-    let line = |input: &InputStatus| InputLine {
-        name: input.name.to_string(),
-        wire: input.wire.to_string(),
-        level: level(input.level),
-        active: input.level.map(|high| high != input.active_low),
-        edges: input.edges,
-        age_ms: input.age_ms,
-        reason: some(&input.reason),
-    };
-    Inputs { inputs: inputs.iter().map(line).collect() }.serialize_json() + "\n"
+    let mut json = Json::new();
+    json.open("inputs", '[');
+    for input in inputs {
+        json.open("", '{');
+        json.text("name", &input.name);
+        json.text("wire", &input.wire);
+        json.level(input.level);
+        json.flag("active", input.level.map(|high| high != input.active_low));
+        json.number("edges", input.edges);
+        json.maybe("age_ms", input.age_ms);
+        json.some("reason", &input.reason);
+        json.close('}');
+    }
+    json.close(']');
+    json.end()
 }
 
 /// Outputs, likewise.
 pub fn outputs(outputs: &[OutputStatus]) -> String {
-    let line = |output: &OutputStatus| OutputLine {
-        name: output.name.to_string(),
-        wire: output.wire.to_string(),
-        level: level(output.level),
-        active: output.level.map(|high| high != output.active_low),
-        state: state(output.state).to_string(),
-        safe: output.safe,
-        confirmed_ms: output.confirmed_ms,
-        owner: some(&output.owner),
-        reason: some(&output.reason),
-    };
-    Outputs { outputs: outputs.iter().map(line).collect() }.serialize_json() + "\n"
+    let mut json = Json::new();
+    json.open("outputs", '[');
+    for output in outputs {
+        json.open("", '{');
+        json.text("name", &output.name);
+        json.text("wire", &output.wire);
+        json.level(output.level);
+        json.flag("active", output.level.map(|high| high != output.active_low));
+        json.text("state", state(output.state));
+        json.flag("safe", Some(output.safe));
+        json.maybe("confirmed_ms", output.confirmed_ms);
+        json.some("owner", &output.owner);
+        json.some("reason", &output.reason);
+        json.close('}');
+    }
+    json.close(']');
+    json.end()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nanoserde::DeJson;
+
+    #[test]
+    fn every_letter_comes_back() {
+        let all: String = ('\0'..='\u{ff}').chain(['\u{2028}', '€', '😀']).collect();
+        let mut json = Json::new();
+        json.text(&all, &all);
+        json.text("plain", "\x1f\x7f");
+        let line = json.end();
+        assert!(!line.trim_end_matches('\n').contains(|letter: char| letter.is_ascii_control()), "{line}");
+        assert!(line.ends_with("\"plain\":\"\\u001f\\u007f\"}\n"), "{line}");
+        let read = std::collections::HashMap::<String, String>::deserialize_json(&line).unwrap();
+        assert_eq!(read.get(&all), Some(&all));
+    }
 }

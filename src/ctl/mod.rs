@@ -79,6 +79,7 @@ pub struct Call {
     cancel: bool,
     force: bool,
     ready: bool,
+    stopping: bool,
     status: Option<String>,
     after: Option<Millis>,
     arguments: Vec<String>,
@@ -184,6 +185,7 @@ fn set(
         "cancel" => call.cancel = true,
         "force" => call.force = true,
         "ready" => call.ready = true,
+        "stopping" => call.stopping = true,
         "status" => call.status = Some(value()?.to_string_lossy().into_owned()),
         _ => {
             let all = || table::COMMANDS.iter().flat_map(|command| command.options).chain(&table::COMMON);

@@ -44,9 +44,12 @@ fn is_screen() -> bool {
 }
 
 fn look() -> Look {
-    let width = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse::<u32>().ok());
     let wished = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    Look { colour: is_screen() && wished, width: width.or_else(|| Some(terminal::size()?.0.into())) }
+    Look {
+        colour: is_screen() && wished,
+        width: columns.or_else(|| Some(terminal::size()?.0.into())).map(|columns| columns as usize),
+    }
 }
 
 /// Draws again at every event, and once a second for the ages, until the user wants out.

@@ -94,6 +94,8 @@ const READY: &Opt = &Opt { long: "ready", value: "", what: "say that the program
 const STATUS: &Opt =
     &Opt { long: "status", value: "TEXT", what: "say TEXT of the program, which status shows" };
 
+const STOPPING: &Opt = &Opt { long: "stopping", value: "", what: "say that the program is about to end" };
+
 const NAMES: &str = "NAME...|all";
 
 /// The commands, in the order in which they are shown. Never sorted: what is needed most is first.
@@ -224,13 +226,13 @@ pub const COMMANDS: &[Command] = &[
     },
     Command {
         name: "beat",
-        arguments: "",
-        count: 0..=0,
+        arguments: "[OUTPUT=on|off...]",
+        count: 0..=usize::MAX,
         takes: Takes::Nothing,
-        options: &[READY, STATUS],
+        options: &[READY, STATUS, STOPPING],
         what: "Says that the program that calls it makes progress: for scripts that multusd runs.",
         more: "By whatever means its heartbeat has, and on NOTIFY_SOCKET; one by tcp needs a program that stays \
-               connected.",
+               connected. Before that it switches outputs that the program owns.",
         run: beat::beat,
     },
     Command {

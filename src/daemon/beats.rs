@@ -12,7 +12,7 @@ use crate::config::HeartbeatKind;
 use crate::supervisor::{ChildId, Event, Generation};
 use crate::sys::page::KeepForProgram::{Beat, BeatLink, BeatNew};
 use crate::sys::poll::Interest;
-use crate::sys::{SysError, clock, counter, file, inotify, poll, process, socket, tcp};
+use crate::sys::{SysError, clock, counter, file, inotify, poll, process, reserve, socket, tcp};
 use crate::time::Instant;
 
 use super::jobs::{self, Job, Tree};
@@ -43,8 +43,7 @@ impl Daemon {
     /// The process proved progress at this time.
     pub(super) fn beat(&mut self, child: ChildId, at: Instant) {
         let slot = self.page.program(child.index());
-        // One that has said that it ends has its stop time for it, however much it beats.
-        if slot.is_alive() && self.entry(child).is_some_and(|entry| !entry.is_leaving) {
+        if slot.is_alive() {
             self.observe(Event::Beat { child, generation: Generation(slot.generation()), at });
         }
     }
@@ -54,7 +53,7 @@ impl Daemon {
         let slot = self.page.program(child.index());
         self.forget_beats(child);
         let Some(entry) = self.entry(child) else { return Ok(None) };
-        (entry.is_leaving, entry.beat_seen) = (false, 0);
+        entry.beat_seen = 0;
         let (ours, theirs) = match entry.program.heartbeat.as_ref().map(|heartbeat| &heartbeat.kind) {
             None | Some(HeartbeatKind::Notify) => return Ok(None),
             Some(HeartbeatKind::Fd) => {
@@ -144,11 +143,40 @@ impl Daemon {
     fn take_link(&mut self, child: ChildId) {
         let slot = self.page.program(child.index());
         let Some(number) = slot.kept(Beat) else { return };
-        let Some((connection, _)) = socket::accept(poll::borrow(number)) else { return };
+        let connection = match socket::accept(poll::borrow(number)) {
+            Ok(Some((connection, _))) => connection,
+            Ok(None) => return,
+            Err(_) => {
+                if !reserve::release_one() {
+                    // It would wake us for ever.
+                    self.poller.remove(poll::borrow(number));
+                    self.try_again_soon();
+                }
+                return;
+            }
+        };
         if slot.is_alive() {
             slot.keep(BeatNew, Some(connection));
             self.poller.remove(poll::borrow(number));
             self.start_verifying();
+        }
+    }
+
+    /// After [`Daemon::take_link`] had to stop, for want of a descriptor.
+    pub(super) fn listen_for_link(&mut self, child: ChildId) {
+        let slot = self.page.program(child.index());
+        let is_tcp = |entry: &Entry| {
+            entry
+                .program
+                .heartbeat
+                .as_ref()
+                .is_some_and(|heartbeat| matches!(heartbeat.kind, HeartbeatKind::Tcp(_)))
+        };
+        if let Some(listener) = slot.kept(Beat).filter(|_| {
+            self.table[child.index()].as_deref().is_some_and(is_tcp) && slot.kept(BeatNew).is_none()
+        }) {
+            // Refused where it is watched already.
+            self.watch(poll::borrow(listener), Token::Beat(child), Interest::Read);
         }
     }
 

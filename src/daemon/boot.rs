@@ -14,7 +14,7 @@ use crate::sys::life::LifeFile;
 use crate::sys::page::{Keep, Page, SAVED_WORDS_MAX};
 use crate::sys::poll::{self, Interest, Poller};
 use crate::sys::proc::{MARKER, Quarry};
-use crate::sys::{SysError, clock, file, machine, process, socket};
+use crate::sys::{SysError, clock, file, machine, process, reserve, socket};
 
 use crate::time::Millis;
 
@@ -44,6 +44,7 @@ impl Daemon {
             return Err(Refusal("the adoption page is not of this version".into()));
         }
         machine::raise_descriptor_limit();
+        reserve::fill();
         page.settle_kept();
         match in_force(page) {
             Some(number) => Daemon::take_over(page, options, number),
@@ -55,19 +56,28 @@ impl Daemon {
     fn begin_life(page: &'static Page, options: &Options) -> Result<Daemon, Refusal> {
         let First { mut prepared, note, is_the_file } = first_configuration(page, options);
         let mut config = understand(&prepared.packed()).map(|(_, config)| config).unwrap_or_default();
-        let run_dir =
-            absolute(&options.run_dir.clone().unwrap_or_else(|| PathBuf::from(&config.daemon.run_dir)));
-        file::make_directory(&run_dir, 0o755).map_err(|error| at(&run_dir, &error))?;
+        let run_dir = run_dir(options, &config);
+        // Full or read-only is no reason to leave the machine to itself; what is wrong for good is.
+        let mut trouble = None;
+        let mut bear = |error: SysError| {
+            // What follows from the first is no other trouble.
+            let is_bearable = error.is_of_storage() || trouble.is_some();
+            trouble.get_or_insert(error);
+            if is_bearable { Ok(()) } else { Err(at(&run_dir, &error)) }
+        };
+        file::make_directory(&run_dir, 0o755).or_else(&mut bear)?;
         // A supervisor killed while it began this life may have taken it already.
         if page.kept(Keep::Lock).is_none() {
-            let lock = take_lock(&run_dir).map_err(|error| at(&run_dir, &error))?;
-            let Some(lock) = lock else {
-                return Err(Refusal(format!(
-                    "another multusd runs in {} (see multusd.pid there)",
-                    run_dir.display()
-                )));
-            };
-            page.keep(Keep::Lock, Some(lock));
+            match take_lock(&run_dir) {
+                Ok(None) => {
+                    return Err(Refusal(format!(
+                        "another multusd runs in {} (see multusd.pid there)",
+                        run_dir.display()
+                    )));
+                }
+                Ok(lock) => page.keep(Keep::Lock, lock),
+                Err(error) => bear(error)?,
+            }
         }
         end_former_life(&run_dir);
         if let Some(mut again) = last_good_configuration(page, options).filter(|_| !is_the_file) {
@@ -75,14 +85,24 @@ impl Daemon {
             config = understand(&again.packed()).map(|(_, config)| config).unwrap_or_default();
             prepared = again;
         }
-        let life = LifeFile::create(&run_dir.join("life"), page.life.load(SeqCst))?;
+        let life = match LifeFile::create(&run_dir.join("life"), page.life.load(SeqCst)) {
+            Ok(life) => life,
+            Err(error) => bear(error).and_then(|()| Ok(LifeFile::in_memory()?))?,
+        };
         page.keep(Keep::Null, Some(file::null()?));
-        let mut daemon = Daemon::assemble(page, options, run_dir, life, &config)?;
+        let mut daemon = Daemon::assemble(page, options, run_dir.clone(), life, &config)?;
         if let Some(hierarchy) = &daemon.hierarchy {
             hierarchy.clear()?;
         }
-        let pid = format!("{}\n", page.guard.load(SeqCst));
-        file::replace(&daemon.run_dir.join("multusd.pid"), pid.as_bytes())?;
+        // A supervisor that was killed on the way here left half of it.
+        page.keep(Keep::Control, None);
+        daemon.furnish().or_else(&mut bear)?;
+        if let Some(error) = trouble {
+            daemon.say_limitation(format_args!(
+                "the run directory fails ({error}): what is missing there, multusctl or notify sockets, comes with the next \
+                 reload (SIGHUP), and a later life may not find what this one leaves"
+            ));
+        }
         let beats = |program: &Rc<config::Program>| program.heartbeat.is_some() && spec::uses_notify(program);
         if config.programs.iter().any(beats) {
             let length = socket::lengthen_queues();
@@ -92,8 +112,6 @@ impl Daemon {
                 ));
             }
         }
-        let notify = daemon.run_dir.join("notify");
-        file::make_directory(&notify, 0o755).map_err(|error| at(&notify, &error))?;
         if let Some(name) = &config.daemon.hostname {
             if let Err(error) = machine::set_host_name(name) {
                 daemon.say_limitation(format_args!("hostname = {name}: {error}"));
@@ -101,12 +119,11 @@ impl Daemon {
         }
         let memory = file::memory(c"multusd-config")?;
         file::append(std::os::fd::AsFd::as_fd(&memory), &prepared.packed())?;
-        page.keep(Keep::Control, Some(socket::listen_control(&daemon.run_dir.join("control"))?));
-        daemon.watch_control();
         if let Some(note) = note {
             daemon.set_note(format_args!("{note}"));
         }
         daemon.apply(InForce::new(config, prepared.resolved), false);
+        daemon.say_open_promises();
         // From here on a successor takes over; before, it begins this life again.
         page.keep(Keep::Config, Some(memory));
         if is_the_file {
@@ -126,13 +143,14 @@ impl Daemon {
             page.probation_until.store(0, SeqCst);
         }
         page.keep(Keep::ConfigNext, None);
-        let run_dir =
-            absolute(&options.run_dir.clone().unwrap_or_else(|| PathBuf::from(&config.daemon.run_dir)));
-        let life = LifeFile::open(&run_dir.join("life")).or_else(|_| {
-            // Somebody removed it. What starts from here on is found by a later life again.
-            file::make_directory(&run_dir, 0o755)?;
-            LifeFile::create(&run_dir.join("life"), page.life.load(SeqCst))
-        })?;
+        let run_dir = run_dir(options, &config);
+        let life = LifeFile::open(&run_dir.join("life"))
+            .or_else(|_| {
+                // Somebody removed it. What starts from here on is found by a later life again.
+                file::make_directory(&run_dir, 0o755)?;
+                LifeFile::create(&run_dir.join("life"), page.life.load(SeqCst))
+            })
+            .or_else(|_| LifeFile::in_memory())?;
         let mut daemon = Daemon::assemble(page, options, run_dir, life, &config)?;
         daemon.watch_control();
         daemon.in_force = InForce::new(config, prepared.resolved);
@@ -168,7 +186,9 @@ impl Daemon {
             undecided: false,
             table: (0..CHILD_COUNT_MAX).map(|_| None).collect(),
             hierarchy: None,
+            is_hardened: false,
             clients: [const { None }; CONTROL_CLIENT_COUNT_MAX],
+            is_deaf: false,
             news: News::new(),
             in_force: InForce::default(),
             base: Base::inherit(),
@@ -196,7 +216,20 @@ impl Daemon {
         Ok(daemon)
     }
 
-    fn watch_control(&mut self) {
+    /// What others look for in the run directory, as far as it is not there yet.
+    pub(super) fn furnish(&mut self) -> Result<(), SysError> {
+        if self.page.kept(Keep::Control).is_some() {
+            return Ok(());
+        }
+        file::make_directory(&self.run_dir, 0o755)?;
+        file::make_directory(&self.run_dir.join("notify"), 0o755)?;
+        self.page.keep(Keep::Control, Some(socket::listen_control(&self.run_dir.join("control"))?));
+        self.watch_control();
+        let pid = format!("{}\n", self.page.guard.load(SeqCst));
+        file::replace(&self.run_dir.join("multusd.pid"), pid.as_bytes())
+    }
+
+    pub(super) fn watch_control(&mut self) {
         if let Some(number) = self.page.kept(Keep::Control) {
             self.watch(poll::borrow(number), Token::Control, Interest::Read);
         }
@@ -218,15 +251,7 @@ impl Daemon {
         let name = format!("multusd-{:08x}", digest(self.run_dir.as_os_str().as_encoded_bytes()) as u32);
         match Hierarchy::open(below.as_deref(), &name, &own) {
             Ok(hierarchy) => {
-                let (memory, pids) = (hierarchy.has_memory, hierarchy.has_pids);
                 self.hierarchy = Some(hierarchy);
-                let wants = |limit: fn(&config::Program) -> bool| config.programs.iter().any(|program| limit(program));
-                if !memory && wants(|program| program.memory_max.is_some()) {
-                    self.say_limitation(format_args!("memory_max has no effect: no memory controller here"));
-                }
-                if !pids && wants(|program| program.pids_max.is_some()) {
-                    self.say_limitation(format_args!("pids_max has no effect: no pids controller here"));
-                }
             }
             Err(why) => self.say_limitation(format_args!(
                 "no control groups ({why}): a program's processes are found by session and environment instead, \
@@ -337,8 +362,9 @@ fn take_lock(run_dir: &Path) -> Result<Option<std::os::fd::OwnedFd>, SysError> {
     Ok(None)
 }
 
-/// A path that stays right whatever the working directory.
-fn absolute(path: &Path) -> PathBuf {
+/// The run directory; right whatever the working directory.
+fn run_dir(options: &Options, config: &Config) -> PathBuf {
+    let path = options.run_dir.as_deref().unwrap_or(Path::new(&config.daemon.run_dir));
     std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
 }
 
@@ -355,20 +381,17 @@ struct First {
 /// from outside (`multusctl`) still does. With a sentence where it is not the file's.
 fn first_configuration(page: &Page, options: &Options) -> First {
     let life = page.life.load(SeqCst);
-    let run_dir = |config: &Config| {
-        absolute(&options.run_dir.clone().unwrap_or_else(|| PathBuf::from(&config.daemon.run_dir)))
+    let around = |config: &Config| SurroundingsOwned { run_dir: run_dir(options, config), life };
+    let errors = match prepare(&options.config, &around) {
+        Ok(read) => {
+            read.warnings.iter().for_each(|warning| say!("warning: {warning}"));
+            read.missing.iter().for_each(|sentence| say!("{sentence}"));
+            // One program that lacks its user must not keep all the others from running.
+            let note = read.missing.into_iter().next();
+            return First { prepared: read.prepared, note, is_the_file: true };
+        }
+        Err(errors) => errors,
     };
-    let errors =
-        match prepare(&options.config, &|config| SurroundingsOwned { run_dir: run_dir(config), life }) {
-            Ok(read) => {
-                read.warnings.iter().for_each(|warning| say!("warning: {warning}"));
-                read.missing.iter().for_each(|sentence| say!("{sentence}"));
-                // One program that lacks its user must not keep all the others from running.
-                let note = read.missing.into_iter().next();
-                return First { prepared: read.prepared, note, is_the_file: true };
-            }
-            Err(errors) => errors,
-        };
     errors.lines().for_each(|error| say!("{error}"));
     let first = errors.lines().next().unwrap_or("").to_owned();
     match last_good_configuration(page, options) {
@@ -389,8 +412,8 @@ fn last_good_configuration(page: &Page, options: &Options) -> Option<Prepared> {
     let text = state_dir(&options.config).and_then(|directory| last_good::recall(Path::new(&directory)))?;
     let mut loaded = config::load_text(&text).ok()?;
     super::bundled::add(&mut loaded.config);
-    let run_dir = options.run_dir.clone().unwrap_or_else(|| PathBuf::from(&loaded.config.daemon.run_dir));
-    let around = SurroundingsOwned { run_dir: absolute(&run_dir), life: page.life.load(SeqCst) };
+    let run_dir = run_dir(options, &loaded.config);
+    let around = SurroundingsOwned { run_dir, life: page.life.load(SeqCst) };
     let (resolved, _) = resolve_all(&loaded.config, &around);
     Some(Prepared { text: loaded.canonical, resolved })
 }

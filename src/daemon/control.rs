@@ -1,40 +1,15 @@
-//! Serves the control socket: one packet in, one packet out, never waiting for a client. Who takes
-//! no reply is disconnected; who may not, is told so.
+//! Answers what is asked over the control socket: one request, one reply. Who may not, is told so. Waits for nobody.
 
-use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering::SeqCst;
 
-use crate::limits::{CONTROL_CLIENT_COUNT_MAX, LOG, PACKET_BYTES_MAX};
+use crate::limits::LOG;
 use crate::protocol::{self, DaemonStatus, Refusal, Reply, Request, Text};
 use crate::supervisor::{Event, Order, State};
 use crate::sys::clock;
-use crate::sys::page::Keep;
-use crate::sys::poll::{self, Interest};
-use crate::sys::socket::{self, Peer, Received};
 use crate::time::{Instant, Millis};
 
 use super::table::{Beside, write_cut};
-use super::{Daemon, Token, borrow, report};
-
-/// A connection.
-pub struct Client {
-    connection: OwnedFd,
-    /// May change things.
-    allowed: bool,
-    /// Lower than that of every connection that came later.
-    serial: u64,
-    /// Wants news from this sequence number on.
-    subscribed: Option<u64>,
-}
-
-/// Requests taken from one client at a time: others wait too.
-const REQUESTS_AT_ONCE: usize = 8;
-
-/// Connections taken at a time; those that still wait wake us again.
-const ACCEPTS_AT_ONCE: usize = 16;
-
-/// Places for clients that may only look: anyone may connect, and must not keep out who may do more.
-const ONLOOKER_COUNT_MAX: usize = CONTROL_CLIENT_COUNT_MAX / 2;
+use super::{Daemon, report};
 
 fn text(words: core::fmt::Arguments) -> Text {
     let mut text = Text::new();
@@ -51,94 +26,8 @@ pub(super) fn refused(why: Refusal, words: core::fmt::Arguments) -> Reply {
 }
 
 impl Daemon {
-    pub(super) fn accept_clients(&mut self) {
-        let Some(listener) = self.page.kept(Keep::Control) else { return };
-        for _ in 0..ACCEPTS_AT_ONCE {
-            let Some((connection, peer)) = socket::accept(poll::borrow(listener)) else { return };
-            let allowed = self.is_allowed(&connection, &peer);
-            let Some(index) = self.place_for(allowed) else {
-                let mut reply =
-                    refused(Refusal::Failed, format_args!("too many control connections; try again"));
-                reply_to(&connection, &mut reply);
-                continue;
-            };
-            let last = self.clients.iter().flatten().map(|client| client.serial).max();
-            let serial = last.map_or(0, |last| last + 1);
-            self.watch(borrow(&connection), Token::Client(index), Interest::Read);
-            self.clients[index] = Some(Client { connection, allowed, serial, subscribed: None });
-        }
-    }
-
-    fn is_allowed(&self, connection: &OwnedFd, peer: &Peer) -> bool {
-        let own = nix::unistd::geteuid().as_raw();
-        peer.user == 0
-            || peer.user == own
-            || self
-                .in_force
-                .control_group
-                .is_some_and(|group| peer.group == group || socket::peer_has_group(borrow(connection), group))
-    }
-
-    /// A free place for one more client; `None`: it is one too many. Where all are taken, who may
-    /// change things takes that of the oldest client who may only look.
-    fn place_for(&mut self, allowed: bool) -> Option<usize> {
-        let onlookers = self.clients.iter().flatten().filter(|client| !client.allowed).count();
-        if !allowed && onlookers >= ONLOOKER_COUNT_MAX {
-            return None;
-        }
-        let free = self.clients.iter().position(Option::is_none);
-        if free.is_some() || !allowed {
-            return free;
-        }
-        let taken = self.clients.iter().enumerate();
-        let onlookers = taken
-            .filter_map(|(index, client)| client.as_ref().map(|client| (index, client)))
-            .filter(|(_, client)| !client.allowed);
-        let (oldest, _) = onlookers.min_by_key(|(_, client)| client.serial)?;
-        self.disconnect(oldest);
-        Some(oldest)
-    }
-
-    // Not part of the loop's frame: replies are large, and the loop's stack is memory for good.
-    #[inline(never)]
-    pub(super) fn serve(&mut self, index: usize) {
-        let mut packet = [0; PACKET_BYTES_MAX];
-        for _ in 0..REQUESTS_AT_ONCE {
-            let Some(client) = &self.clients[index] else { return };
-            let allowed = client.allowed;
-            let reply = match socket::receive(borrow(&client.connection), &mut packet) {
-                Received::Nothing => return,
-                Received::Closed => return self.disconnect(index),
-                Received::Packet(length) => match protocol::decode(&packet[..length]) {
-                    Some(request) => self.answer(index, allowed, request),
-                    None => Some(refused(
-                        Refusal::BadRequest,
-                        format_args!("not a request of protocol version 1"),
-                    )),
-                },
-            };
-            if let Some(mut reply) = reply {
-                self.send(index, &mut reply);
-            }
-        }
-    }
-
-    pub(super) fn send(&mut self, index: usize, reply: &mut Reply) {
-        let Some(client) = &self.clients[index] else { return };
-        if !reply_to(&client.connection, reply) {
-            self.disconnect(index);
-        }
-    }
-
-    fn disconnect(&mut self, index: usize) {
-        if let Some(client) = self.clients[index].take() {
-            self.poller.remove(borrow(&client.connection));
-        }
-        self.reload.forget_client(index);
-    }
-
     /// `None`: the reply comes later.
-    fn answer(&mut self, index: usize, allowed: bool, request: Request) -> Option<Reply> {
+    pub(super) fn answer(&mut self, index: usize, allowed: bool, request: Request) -> Option<Reply> {
         let harmless = matches!(
             request,
             Request::Daemon
@@ -329,22 +218,4 @@ impl Daemon {
             }
         }
     }
-
-    /// Sends what happened to those who asked for it. One who does not read loses news, never us.
-    pub(super) fn tell_subscribers(&mut self) {
-        for index in 0..self.clients.len() {
-            while let Some(Client { connection, subscribed: Some(from), .. }) = &mut self.clients[index] {
-                let (events, next) = self.news.page(*from);
-                if events.is_empty() || !reply_to(connection, &mut Reply::Events { events }) {
-                    break;
-                }
-                *from = next;
-            }
-        }
-    }
-}
-
-fn reply_to(connection: &OwnedFd, reply: &mut Reply) -> bool {
-    let mut buffer = [0; PACKET_BYTES_MAX];
-    protocol::encode(reply, &mut buffer).is_some_and(|packet| socket::send(borrow(connection), packet))
 }

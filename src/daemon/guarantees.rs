@@ -1,48 +1,30 @@
 //! How long an output can stay live, whatever fails; and which promises this configuration leaves open.
 //! Worked out from the configuration when somebody asks: nothing here is remembered.
 
-use crate::config::{Check, Target};
-use crate::limits::{BEAT_SILENCE_MS_MAX, ECHO_INTERVALS_MAX, ECHO_SILENCE_MS_MAX, FORCE_AGAIN_MS};
-use crate::protocol::LiveTimes;
-use crate::time::Millis;
+use crate::config::{Live, Program, Target};
+use crate::protocol::{LiveTimes, Text};
 
 use super::Daemon;
-
-/// The longest that a program can fail its checks before it has failed.
-fn judged_by(check: &Check) -> Millis {
-    let once = check.interval + check.timeout;
-    // At worst each failure is the last of its window that still counts.
-    Millis(once.0.saturating_mul(u64::from(check.of)))
-}
+use super::outputs::Output;
 
 impl Daemon {
-    /// The longest times, over all outputs that have an owner.
+    /// The longest times, over all outputs.
     pub(super) fn live_times(&self) -> LiveTimes {
         let config = &self.in_force.config;
-        let mut times = LiveTimes { outputs: config.board.outputs.len() as u16, ..LiveTimes::default() };
-        // From the moment at which something is known to have failed.
-        let slowest = config.board.outputs.iter().map(|output| match output.target {
-            Target::Gpio(_) => Millis(FORCE_AGAIN_MS),
-            _ => output.timeout,
-        });
-        let force = slowest.max().unwrap_or_default();
-        times.crash_ms = Some(force.0);
-        let mut hang = Some(Millis::ZERO);
-        for program in config.programs.iter().filter(|program| !program.outputs.is_empty()) {
-            let beat = program.heartbeat.as_ref().map(|heartbeat| heartbeat.limit);
-            let judged = beat.or_else(|| program.check.as_ref().map(judged_by));
-            hang = hang.zip(judged).map(|(one, other)| one.max(other));
-        }
-        times.hang_ms = hang.map(|hang| (hang + force).0);
-        // Silent, replaced, and every deadline begins anew.
-        times.supervisor_ms = times.hang_ms.map(|hang| hang.saturating_add(BEAT_SILENCE_MS_MAX));
         // The first of them to bite resets the board.
-        times.kernel_ms = self.armed_watchdogs().map(|timeout| timeout.0).min();
-        times.guard_ms = Some(match (times.kernel_ms, self.pace()) {
-            (Some(timeout), Some(pace)) => timeout.saturating_add(pace.saturating_mul(ECHO_INTERVALS_MAX)),
-            _ => (Millis(ECHO_SILENCE_MS_MAX) + force).0,
+        let watchdog = self.armed_watchdogs().min();
+        let each = config.board.outputs.iter().zip(&self.in_force.outputs).map(|(output, spot)| {
+            let mut programs = config.programs.iter();
+            let owner =
+                programs.find(|program| program.outputs.iter().any(|owned| owned.name == output.name));
+            let may_wait = spot.as_ref().is_some_and(|spot| spot.may_wait);
+            Live::of(output, may_wait, owner.map(|owner| &**owner), watchdog)
         });
-        times
+        let Live { crash, hang, supervisor, guard, kernel } = each.fold(Live::NONE, Live::max);
+        let [crash_ms, hang_ms, supervisor_ms, guard_ms, kernel_ms] =
+            [crash, hang, supervisor, guard, kernel].map(|time| time.map(|time| time.0));
+        let outputs = config.board.outputs.len() as u16;
+        LiveTimes { outputs, crash_ms, hang_ms, supervisor_ms, guard_ms, kernel_ms }
     }
 
     /// What this configuration cannot promise, a sentence each.
@@ -61,11 +43,47 @@ impl Daemon {
                 "no watchdog is armed: outputs stay as they are when the kernel or the processor fails"
             ));
         }
-        let commands =
-            config.board.outputs.iter().filter(|output| matches!(output.target, Target::Command(_)));
-        for output in commands {
-            let name = &output.name;
-            add(format_args!("output {name} is set by a command: nobody sets it when multusd itself fails"));
+        let commands = config.board.outputs.iter().filter(|one| matches!(one.target, Target::Command(_)));
+        let commands = list(&mut commands.map(|one| one.name.as_str()));
+        if !commands.is_empty() {
+            add(format_args!(
+                "set by a command, so not read back, and by nobody when multusd itself fails: {commands}"
+            ));
+        }
+        let blind = list(&mut self.outputs.iter().filter_map(Output::unread));
+        if !blind.is_empty() {
+            add(format_args!("cannot be read back, so that nobody knows their level: {blind}"));
+        }
+        if self.in_force.lines_persist {
+            add(format_args!(
+                "GPIO lines keep their last level when nobody holds them any more (persist_gpio_outputs); \
+                 dtparam=strict_gpiod in config.txt makes them inputs then"
+            ));
+        }
+        let wants = |limit: fn(&Program) -> bool| config.programs.iter().any(|program| limit(program));
+        if let Some(hierarchy) = &self.hierarchy {
+            if !hierarchy.has_memory && wants(|program| program.memory_max.is_some()) {
+                add(format_args!("memory_max has no effect: no memory controller here"));
+            }
+            if !hierarchy.has_pids && wants(|program| program.pids_max.is_some()) {
+                add(format_args!("pids_max has no effect: no pids controller here"));
+            }
         }
     }
+
+    /// The same on standard error, for a configuration that was put into force.
+    pub(super) fn say_open_promises(&self) {
+        self.open_promises(&mut |words| say!("{words}"));
+    }
+}
+
+/// Names, as many as there is room for.
+fn list(names: &mut dyn Iterator<Item = &str>) -> Text {
+    let mut text = Text::new();
+    for name in names {
+        // What does not fit is left out.
+        let _ = text.push_str(if text.is_empty() { "" } else { ", " });
+        let _ = text.push_str(name);
+    }
+    text
 }

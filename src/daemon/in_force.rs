@@ -25,14 +25,16 @@ pub struct InForce {
     pub watchdogs: Vec<[Option<Spot>; 2]>,
     /// What systemd does here: see `watchdog::Systemd`.
     pub systemd: u8,
+    /// Lines keep their last level when nobody holds them any more.
+    pub lines_persist: bool,
 }
 
 impl InForce {
     /// From what was read and what that resolved to; they are of the same length and order.
     pub fn new(config: Config, resolved: Resolved) -> Self {
-        let Resolved { specs, control_group, outputs, inputs, watchdogs, systemd } = resolved;
+        let Resolved { specs, control_group, outputs, inputs, watchdogs, systemd, lines_persist } = resolved;
         let specs = specs.into_iter().map(Rc::new).collect();
-        InForce { config, specs, control_group, outputs, inputs, watchdogs, systemd }
+        InForce { config, specs, control_group, outputs, inputs, watchdogs, systemd, lines_persist }
     }
 
     /// One program by name.

@@ -11,13 +11,17 @@ use crate::sys::input::{Board, Published};
 use crate::sys::page::Keep;
 use crate::sys::poll::{self, Interest};
 use crate::sys::{SysError, clock};
-use crate::time::Instant;
+use crate::time::{Instant, Millis};
 
 use super::lines::{self, Spot};
 use super::report::name;
 use super::spec::digest;
 use super::table::write_cut;
 use super::{Daemon, Token};
+
+/// A line that takes longer to be requested and read is said: it is behind a bus, and the loop waits for it. (Only then,
+/// and after its chip was gone: edges are told by the kernel.)
+const READ_TIME_MAX: Millis = Millis(20);
 
 /// One input.
 pub struct Input {
@@ -106,6 +110,7 @@ impl Daemon {
         for index in 0..self.inputs.len() {
             let input = &self.inputs[index];
             let (slot, config) = (&self.page.inputs[input.slot], &input.config);
+            let begun = clock::now();
             let taken = match (slot.descriptor(), &input.spot) {
                 (Some(_), _) => Ok(()),
                 (None, None) => Err(SysError { operation: "GPIO chip", errno: libc::ENODEV }),
@@ -115,6 +120,10 @@ impl Daemon {
                 }),
             };
             let read = taken.and_then(|()| gpio::value(poll::borrow(slot.descriptor().unwrap_or(-1))));
+            let took = clock::now().since(begun);
+            if took > READ_TIME_MAX {
+                say!("input {}: its line took {} ms, in which nothing else was done", config.name, took.0);
+            }
             let mut said = self.board.map(|board| board.published(input.slot)).unwrap_or_default();
             said.high = read.as_ref().ok().map(|on| on != &config.active_low);
             self.publish_input(index, said);

@@ -1,12 +1,13 @@
 //! Where a GPIO line is: found by what its wiring is called, never by the number of its chip, which is
 //! the order in which this boot found the chips. Looks at /dev and asks every chip, so never in the loop.
 
+use std::path::Path;
 use std::sync::atomic::Ordering::SeqCst;
 
-use crate::config::Line;
+use crate::config::{Line, Watchdog, WatchdogTarget};
 use crate::packed::packed;
 use crate::sys::gpio::{self, Chip};
-use crate::sys::process;
+use crate::sys::{file, process};
 
 use super::Daemon;
 use super::inputs::Input;
@@ -70,6 +71,23 @@ pub fn find(line: &Line) -> Result<Spot, String> {
     }
 }
 
+/// Whether lines keep their last level when nobody holds them any more: drivers of the Raspberry Pi can be told so
+/// by a parameter, and in its own kernels are unless somebody says otherwise. Of other drivers nothing is known.
+pub fn persist(root: &Path) -> bool {
+    ["bcm2835", "rp1"].iter().any(|driver| {
+        let path = ["sys/module/pinctrl_", driver, "/parameters/persist_gpio_outputs"].concat();
+        file::read_bounded(&root.join(path), 16).is_ok_and(|text| text.starts_with(b"Y"))
+    })
+}
+
+/// The line that is pulsed, and that which enables.
+pub fn of_watchdog(watchdog: &Watchdog) -> [Option<&Line>; 2] {
+    match &watchdog.target {
+        WatchdogTarget::Device(_) => [None, None],
+        WatchdogTarget::Pulse { feed, enable, .. } => [Some(feed), enable.as_ref()],
+    }
+}
+
 /// A line in the words of the configuration.
 pub fn words(line: &Line) -> String {
     match line {
@@ -87,7 +105,13 @@ impl Daemon {
             return;
         }
         let outputs = self.outputs.iter().filter_map(Output::sought);
-        let all = outputs.chain(self.inputs.iter().filter_map(Input::sought));
+        let board = outputs.chain(self.inputs.iter().filter_map(Input::sought));
+        let (watchdogs, spots) = (&self.in_force.config.board.watchdogs, &self.in_force.watchdogs);
+        let watchdogs = watchdogs.iter().zip(spots).flat_map(|(watchdog, spots)| {
+            let lines = of_watchdog(watchdog).into_iter().zip(spots);
+            lines.filter_map(|(line, spot)| line.filter(|_| spot.is_none()))
+        });
+        let all = board.chain(watchdogs);
         // Another one each time.
         let count = all.clone().count();
         self.seeks = self.seeks.wrapping_add(1);
@@ -116,5 +140,35 @@ impl Daemon {
         for input in self.inputs.iter_mut().filter(|input| input.sought() == Some(&line)) {
             input.spot = Some(spot.clone());
         }
+        let watchdogs = self.in_force.config.board.watchdogs.iter().zip(&mut self.in_force.watchdogs);
+        for (watchdog, spots) in watchdogs {
+            for (wanted, place) in of_watchdog(watchdog).into_iter().zip(spots) {
+                if place.is_none() && wanted == Some(&line) {
+                    *place = Some(spot.clone());
+                    self.watch.try_again_at_once();
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_persist_where_a_driver_says_so_and_nowhere_else() {
+        let root = std::env::temp_dir().join(format!("multusd-persist-{}", std::process::id()));
+        assert!(!persist(&root), "no such driver");
+        for driver in ["bcm2835", "rp1"] {
+            let folder = root.join(format!("sys/module/pinctrl_{driver}/parameters"));
+            std::fs::create_dir_all(&folder).unwrap();
+            let path = folder.join("persist_gpio_outputs");
+            std::fs::write(&path, "Y\n").unwrap();
+            assert!(persist(&root), "{driver}");
+            std::fs::write(&path, "N\n").unwrap();
+            assert!(!persist(&root), "{driver}");
+        }
+        std::fs::remove_dir_all(root).unwrap();
     }
 }

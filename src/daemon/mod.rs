@@ -13,6 +13,7 @@ mod beats;
 mod boot;
 mod bundled;
 mod check;
+mod clients;
 mod control;
 mod files;
 mod guarantees;
@@ -52,10 +53,12 @@ use crate::sys::life::LifeFile;
 use crate::sys::memory;
 use crate::sys::page::{Keep, Page, SAVED_WORDS_MAX, request};
 use crate::sys::poll::{self, Interest, Poller, READY_COUNT_MAX};
+use crate::sys::process;
+use crate::sys::reserve;
 use crate::time::{Instant, Millis};
 
 pub use check::check;
-use control::Client;
+use clients::Client;
 use in_force::InForce;
 use inputs::Input;
 use news::{News, travel};
@@ -151,6 +154,8 @@ struct Daemon {
     table: Vec<Option<Box<Entry>>>,
     hierarchy: Option<Hierarchy>,
     clients: [Option<Client>; CONTROL_CLIENT_COUNT_MAX],
+    /// New clients are not looked for: there is no descriptor for one.
+    is_deaf: bool,
     news: News,
     in_force: InForce,
     /// What every program inherits.
@@ -172,6 +177,8 @@ struct Daemon {
     seeks: u32,
     watch: watchdog::Watch,
     logs: logs::Logs,
+    /// Memory is locked, or not, as the configuration in force has it.
+    is_hardened: bool,
     /// When what could not be done for want of a process or of memory is tried again.
     retry_at: Option<Instant>,
     /// Watches the guard.
@@ -200,6 +207,7 @@ pub fn run(page: &'static Page, options: &Options) -> i32 {
 impl Daemon {
     fn run(&mut self) -> i32 {
         loop {
+            self.harden();
             self.settle();
             if let Some(code) = self.end.code {
                 return code;
@@ -225,11 +233,44 @@ impl Daemon {
         }
     }
 
+    /// Memory and priority of guard and supervisor, as the configuration in force has them. Not before the start is
+    /// over, whose memory is given back.
+    fn harden(&mut self) {
+        let daemon = &self.in_force.config.daemon;
+        let (locked, priority) = (daemon.lock_memory, daemon.realtime_priority);
+        let before = self.page.hardening();
+        if std::mem::replace(&mut self.is_hardened, true)
+            || (locked, priority) == (false, 0) && before == (false, 0)
+        {
+            return;
+        }
+        self.page.harden((locked, priority));
+        // Any signal wakes the guard, and this one says nothing else.
+        process::kill_if_there(self.page.guard.load(SeqCst) as i32, libc::SIGCHLD);
+        if let Err(error) = memory::lock(locked) {
+            self.say_limitation(format_args!("lock_memory has no effect: {error}"));
+        }
+        if locked {
+            memory::touch_stack();
+        }
+        if (before.1, priority) != (0, 0)
+            && let Err(error) = process::set_real_time(priority)
+        {
+            self.say_limitation(format_args!("realtime_priority has no effect: {error}"));
+        }
+    }
+
     /// Takes everything that has happened; where `waits`, when something has.
     fn take_events(&mut self, waits: bool) {
         let mut tokens = self.poller.wait(waits);
         // Bounded, so that a client that never stops asking cannot keep deadlines from being met.
         for _ in 0..4 {
+            // Before anything else is looked at: outputs of the dead.
+            for token in &tokens {
+                if let Some(Token::Process(child)) = Token::from_number(*token) {
+                    self.process_died(child);
+                }
+            }
             for token in &tokens {
                 if let Some(token) = Token::from_number(*token) {
                     self.take(token);
@@ -341,12 +382,15 @@ impl Daemon {
             return;
         }
         self.retry_at = None;
+        reserve::fill();
+        self.listen_again();
         self.take_inputs();
         for index in 0..self.table.len() {
             if self.table[index].as_ref().is_some_and(|entry| entry.sweep_owed) {
                 self.start_sweep(ChildId(index as u16));
             }
             self.check_lost_main(ChildId(index as u16));
+            self.listen_for_link(ChildId(index as u16));
         }
         self.start_verifying();
     }
@@ -458,6 +502,9 @@ impl Daemon {
     fn say_limitation(&mut self, words: core::fmt::Arguments) {
         let mut text = Text::new();
         write_cut(&mut text, words);
+        if self.limitations.contains(&text) {
+            return;
+        }
         say!("{text}");
         // More than fit are on standard error only.
         let _ = self.limitations.push(text);

@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use crate::config::HeartbeatKind;
 use crate::limits::HEARTBEAT_MS_MIN;
-use crate::supervisor::{ChildId, Event, Generation, State};
+use crate::supervisor::{ChildId, Event, Generation};
 use crate::sys::page::{KeepForProgram, Slot};
 use crate::sys::{cgroup, clock, describe, poll, process, socket};
 use crate::time::Millis;
@@ -107,13 +107,7 @@ impl Daemon {
             ("EXTEND_TIMEOUT_USEC", _, Some(more)) => {
                 Event::DeadlineExtended { child, generation, until: now + more }
             }
-            // It was told to, and has its time already.
-            ("STOPPING", "1", _) if entry.published == State::Stopping => return,
-            // Said once: from now on it has its stop time, and beats count no more.
-            ("STOPPING", "1", _) if !std::mem::replace(&mut entry.is_leaving, true) => {
-                let until = now + entry.program.stopwaitsecs;
-                Event::DeadlineExtended { child, generation, until }
-            }
+            ("STOPPING", "1", _) => Event::LeaveAnnounced { child, generation },
             ("MAINPID", ..) => return self.take_named_main(child, number.unwrap_or(0) as u32),
             ("STATUS", ..) => return write_cut(&mut entry.status_text, format_args!("{value}")),
             ("ERRNO", ..) => {

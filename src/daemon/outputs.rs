@@ -54,6 +54,8 @@ pub struct Output {
     attempt: u32,
     proven: u32,
     pub(super) order: Option<Order>,
+    /// When the last order was given.
+    ordered_at: Instant,
     pub(super) reading: Reading,
     /// Failures in a row, and when it is tried again after them.
     failures: u32,
@@ -67,6 +69,12 @@ impl Output {
 
     pub(super) fn name(&self, page: &'static Page) -> heapless::String<{ crate::limits::NAME_BYTES_MAX }> {
         self.slot(page).helper.name()
+    }
+
+    /// Its name, where what was written to it cannot be read back (of a command nobody would expect that).
+    pub(super) fn unread(&self) -> Option<&str> {
+        let config = self.config.as_ref().filter(|_| self.in_force && self.reading == Reading::Unread)?;
+        (!matches!(config.target, Target::Command(_))).then_some(&config.name)
     }
 
     fn concerns(&self, child: ChildId) -> bool {
@@ -313,11 +321,20 @@ impl Daemon {
             Level::Boot => OutputState::Boot,
             Level::Safe => OutputState::Safe,
         };
+        let ((needed, _), now) = (self.core.proof(child), clock::now());
         // What never waits comes first: an order to a helper is a system call too.
         for quick in [true, false] {
             for index in 0..self.outputs.len() {
                 let output = &mut self.outputs[index];
-                if output.owner == Some(child) && (output.slot(self.page).kind() == Kind::Line) == quick {
+                let slot = output.slot(self.page);
+                if output.owner == Some(child) && (slot.kind() == Kind::Line) == quick {
+                    // A helper's answer is a wake-up, too: without a pause the two of them would keep the
+                    // processors from whoever is to die.
+                    let is_fresh =
+                        now < output.ordered_at + Millis(FORCE_AGAIN_MS) && output.proven >= needed;
+                    if !quick && is_fresh && slot.wanted().1 == state as u32 {
+                        continue;
+                    }
                     output.attempt = attempt;
                     self.drive(index, state, false);
                 }
@@ -338,10 +355,10 @@ impl Daemon {
         let concerned = self.outputs.iter().filter(|output| output.concerns(child));
         // Another program may be driving it still.
         let proof = concerned.map(|output| if output.owner == Some(child) { output.proven } else { 0 }).min();
-        match proof {
-            Some(0) => {}
-            Some(attempt) => self.observe(Event::OutputsConfirmed { child, attempt }),
-            None => {}
+        let (needed, counts) = self.core.proof(child);
+        // What proves nothing is no news: each piece of news is decided upon at once, with another force.
+        if let Some(attempt) = proof.filter(|attempt| counts && *attempt >= needed.max(1)) {
+            self.observe(Event::OutputsConfirmed { child, attempt });
         }
     }
 
@@ -387,6 +404,7 @@ impl Daemon {
         if output.order.is_none() || is_other {
             let (number, attempt) = (slot.order(high), output.attempt);
             output.order = Some(Order { number, attempt, at: now });
+            output.ordered_at = now;
             self.start_helper(index);
         }
     }
@@ -426,7 +444,11 @@ impl Daemon {
 
     fn heed_output(&mut self, index: usize, reading: Reading, attempt: u32) {
         let output = &mut self.outputs[index];
-        let Some(errno) = output.heed(self.page, reading, attempt) else { return };
+        let (before, failed) = (output.reading, output.heed(self.page, reading, attempt));
+        if let Some(name) = output.unread().filter(|_| before != Reading::Unread) {
+            say!("output {name}: cannot be read back");
+        }
+        let Some(errno) = failed else { return };
         say!("output {}: NOT CONFIRMED: {}", output.name(self.page), describe(errno));
     }
 
@@ -559,6 +581,7 @@ fn blank(index: usize) -> Output {
         attempt: 0,
         proven: 0,
         order: None,
+        ordered_at: Instant(0),
         reading: Reading::None,
         failures: 0,
         not_before: Instant(0),

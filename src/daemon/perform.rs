@@ -71,6 +71,8 @@ impl Daemon {
         let slot = self.page.program(index);
         let (page, life) = (self.page, self.life.record(index));
         let null = self.page.kept(Keep::Null).unwrap_or(0);
+        // Missing only where it could not be made.
+        self.refresh_notify(child, false);
         self.drain_notify(child);
         let ready = self.make_ready_pair(child)?;
         let beat = self.make_beat(child)?;

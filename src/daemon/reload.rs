@@ -37,6 +37,11 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// A reply is owed to this client.
+    pub fn is_for(&self, index: usize) -> bool {
+        self.loading.is_some_and(|(client, _)| client == Some(index))
+    }
+
     /// The client is gone; nobody waits for the outcome.
     pub fn forget_client(&mut self, index: usize) {
         if let Some((client, _)) = &mut self.loading {
@@ -194,6 +199,7 @@ impl Daemon {
         self.page.probation_until.store(until.0, SeqCst);
         self.page.keep_as(Keep::ConfigNext, Keep::Config);
         self.apply(InForce::new(config, prepared.resolved), true);
+        self.say_open_promises();
         self.set_note(format_args!(""));
         done(format_args!("{first}"))
     }
@@ -247,6 +253,9 @@ impl Daemon {
     /// Puts a configuration into force.
     pub(super) fn apply(&mut self, in_force: InForce, on_probation: bool) {
         let before = std::mem::replace(&mut self.in_force, in_force).config;
+        self.is_hardened = false;
+        // In a new life that was done, or said; what was full then may have room now.
+        let _ = self.furnish();
         self.apply_outputs();
         self.apply_inputs();
         for index in 0..self.table.len() {

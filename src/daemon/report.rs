@@ -41,6 +41,9 @@ pub fn explain_end(entry: &mut Entry, end: Option<End>) {
             entry.explain(format_args!("stopped by {}", signal_name(signal)))
         }
         Some(End::Stopped(Exit::Unknown)) => entry.explain(format_args!("stopped")),
+        Some(End::Hung) if entry.program.heartbeat.is_none() => {
+            entry.explain(format_args!("hung: it said so, or that it ends, and stayed"))
+        }
         Some(End::Hung) => entry.explain(format_args!("hung: no heartbeat in time")),
         Some(End::StartTimedOut) => entry.explain(format_args!("not ready in time")),
         Some(End::CheckFailed) => {

@@ -149,6 +149,9 @@ impl Daemon {
         // Only a complete end by order disarms; for a reboot the watchdog is what sees to it.
         let disarm = !self.end.failed && self.page.shutdown.load(SeqCst) == 0;
         self.page.disarm.store(disarm.into(), SeqCst);
+        if disarm && self.page.watchdogs.iter().any(|slot| slot.is_for_ever.load(SeqCst) != 0) {
+            say!("a watchdog cannot be disarmed (nowayout): it resets the machine now that nobody feeds it");
+        }
         self.page.finished.store(1 + code as u32, SeqCst);
         self.end.code = Some(code);
     }

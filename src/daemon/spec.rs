@@ -8,7 +8,6 @@ use std::rc::Rc;
 
 use crate::config::{
     self, Config, HeartbeatKind, HookCommand, Line, LogFile, Program, ProgramKind, ProgramReady, Reload,
-    WatchdogTarget,
 };
 use crate::packed::{self, packed};
 use crate::sys::process::{self, Identity, Recipe};
@@ -34,6 +33,8 @@ pub struct Resolved {
     pub watchdogs: Vec<[Option<Spot>; 2]>,
     /// What systemd does here, where that matters: see `watchdog::Systemd`.
     pub systemd: u8,
+    /// Lines keep their last level when nobody holds them any more.
+    pub lines_persist: bool,
 }
 
 /// One program.
@@ -106,7 +107,7 @@ pub struct Stream {
     pub backups: u32,
 }
 
-packed!(Resolved { specs, control_group, outputs, inputs, watchdogs, systemd });
+packed!(Resolved { specs, control_group, outputs, inputs, watchdogs, systemd, lines_persist });
 packed!(Spec { exec, hooks, missing, stdout, stderr });
 packed!(Exec {
     command,
@@ -240,27 +241,45 @@ pub fn resolve(config: &Config, around: &Surroundings) -> (Resolved, Vec<(usize,
             group
         }
     };
+    let mut taken: Vec<(Spot, String)> = Vec::new();
     let mut find = |what: &str, name: &str, line: Option<&Line>| {
+        let section = ["[", what, ":", name, "]"].concat();
         let found = lines::find(line?);
-        found
-            .map_err(|why| errors.push((usize::MAX, ["[", what, ":", name, "]: gpio: ", &why].concat())))
-            .ok()
+        let why = match &found {
+            // A line has more than one name.
+            Ok(spot) => taken
+                .iter()
+                .find(|(other, _)| other == spot)
+                .map(|(_, other)| ["this is the line of ", other, " by another name"].concat()),
+            Err(why) => Some(why.clone()),
+        };
+        errors.extend(why.map(|why| (usize::MAX, [&section, ": gpio: ", &why].concat())));
+        taken.extend(found.as_ref().ok().map(|spot| (spot.clone(), section)));
+        found.ok()
     };
     let board = &config.board;
     let outputs = board.outputs.iter().map(|output| find("output", &output.name, output.line())).collect();
     let inputs = board.inputs.iter().map(|input| find("input", &input.name, input.line.as_ref())).collect();
-    let watchdogs = board.watchdogs.iter().map(|watchdog| match &watchdog.target {
-        WatchdogTarget::Device(_) => [None, None],
-        WatchdogTarget::Pulse { feed, enable, .. } => {
-            [Some(feed), enable.as_ref()].map(|line| find("watchdog", &watchdog.name, line))
+    let watchdogs = board
+        .watchdogs
+        .iter()
+        .map(|watchdog| lines::of_watchdog(watchdog).map(|line| find("watchdog", &watchdog.name, line)));
+    let watchdogs: Vec<[Option<Spot>; 2]> = watchdogs.collect();
+    for (watchdog, spots) in board.watchdogs.iter().zip(&watchdogs) {
+        if spots.iter().flatten().any(|spot| spot.may_wait) {
+            errors.push((
+                usize::MAX,
+                ["[watchdog:", &watchdog.name, "]: gpio: ", super::watchdog::MAY_WAIT].concat(),
+            ));
         }
-    });
-    let watchdogs = watchdogs.collect();
+    }
     let systemd = match board.watchdogs.is_empty() {
         true => 0,
         false => super::watchdog::systemd(Path::new("/")) as u8,
     };
-    (Resolved { specs, control_group, outputs, inputs, watchdogs, systemd }, errors)
+    let lines_persist =
+        board.outputs.iter().any(|output| output.line().is_some()) && lines::persist(Path::new("/"));
+    (Resolved { specs, control_group, outputs, inputs, watchdogs, systemd, lines_persist }, errors)
 }
 
 fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spec, String> {
@@ -468,7 +487,7 @@ fn parse_environment(text: &str, set: &mut dyn FnMut(&str, &str)) {
 /// The paths that a search of PATH would try, so that none is needed later.
 fn command(words: &[String], path: &str) -> Command {
     let program = words.first().map_or("", String::as_str);
-    let paths = if program.contains('/') {
+    let paths = if program.as_bytes().contains(&b'/') {
         vec![program.to_owned()]
     } else {
         path.split(':').filter(|part| !part.is_empty()).map(|part| format!("{part}/{program}")).collect()

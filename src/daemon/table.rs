@@ -67,8 +67,6 @@ pub struct Entry {
     pub status_text: Words,
     /// Its own words for why it ends (`ERRNO=`).
     pub last_words: heapless::String<40>,
-    /// It has said that it ends (`STOPPING=1`).
-    pub is_leaving: bool,
     /// What it last beat with: the time on its page, the byte on its port.
     pub beat_seen: u64,
     /// What its last failed check printed.
@@ -155,7 +153,6 @@ impl Entry {
             adopted: false,
             status_text: Words::new(),
             last_words: heapless::String::new(),
-            is_leaving: false,
             beat_seen: 0,
             check_text: Words::new(),
             reason: Words::new(),

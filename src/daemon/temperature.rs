@@ -22,9 +22,12 @@ const READER_SLACK: Millis = Millis(1000);
 /// What the page says of the gate: nothing is judged, or nothing yet; and then the judgement.
 const UNKNOWN: u32 = 0;
 const OPEN: u32 = 1;
+/// For heat, or cold: until a reading says otherwise.
 const CLOSED: u32 = 2;
 /// Nothing starts before the first reading.
 const CLOSED_AT_FIRST: u32 = 3;
+/// Because it cannot be read.
+const BLIND: u32 = 4;
 
 /// A reading in the page: below this bit the temperature, as an i32.
 const READ: u64 = 1 << 32;
@@ -55,13 +58,20 @@ fn class(reading: Option<i32>, config: &Temperature) -> Class {
     }
 }
 
-fn is_open(class: Class, was_closed: bool, unreadable_is_hot: bool) -> bool {
+/// The gate after a reading, by the gate before it.
+fn judge(class: Class, gate: u32, unreadable_is_hot: bool) -> u32 {
     match class {
-        Class::Unreadable => !unreadable_is_hot,
-        Class::Good => true,
-        Class::Warm => !was_closed,
-        Class::TooCold | Class::TooHot => false,
+        // That nothing can be read any more makes nothing cooler.
+        Class::Unreadable | Class::Warm if gate == CLOSED => CLOSED,
+        Class::Unreadable if unreadable_is_hot => BLIND,
+        Class::Warm if gate == BLIND => BLIND,
+        Class::Unreadable | Class::Good | Class::Warm => OPEN,
+        Class::TooCold | Class::TooHot => CLOSED,
     }
+}
+
+fn is_closed(gate: u32) -> bool {
+    matches!(gate, CLOSED | BLIND)
 }
 
 /// The reader: for as long as the guard lives.
@@ -131,7 +141,7 @@ impl Daemon {
                 self.observe(Event::GateClosed);
             }
             // As a former supervisor judged.
-            (Some(_), CLOSED | CLOSED_AT_FIRST) => self.observe(Event::GateClosed),
+            (Some(_), CLOSED | CLOSED_AT_FIRST | BLIND) => self.observe(Event::GateClosed),
             (Some(_), _) => {}
         }
         self.tend_reader();
@@ -186,13 +196,13 @@ impl Daemon {
         let Some(config) = &self.in_force.config.board.temperature else { return };
         let class = class(reading, config);
         let gate = self.page.gate.load(SeqCst);
-        let open = is_open(class, gate == CLOSED, config.unreadable_is_hot);
-        let now = if open { OPEN } else { CLOSED };
+        let now = judge(class, gate, config.unreadable_is_hot);
         if self.page.gate.swap(now, SeqCst) == now {
             return;
         }
+        let open = now == OPEN;
         self.observe(if open { Event::GateOpened } else { Event::GateClosed });
-        if !open || gate == CLOSED {
+        if !open || is_closed(gate) {
             let text = self.describe_temperature();
             self.tell(format_args!("{text}"));
         }
@@ -203,11 +213,19 @@ impl Daemon {
         let mut text = Text::new();
         let Some(config) = &self.in_force.config.board.temperature else { return text };
         let reading = self.reading();
-        let is_closed = self.page.gate.load(SeqCst) == CLOSED;
+        let gate = self.page.gate.load(SeqCst);
+        let is_closed = is_closed(gate);
         let (class, value) = (class(reading, config), Degrees(reading.unwrap_or_default()));
         let below = Degrees(config.max.saturating_sub(config.hysteresis));
         let path = &config.path;
         match (class, is_closed) {
+            (Class::Unreadable, true) if gate == CLOSED => write_cut(
+                &mut text,
+                format_args!(
+                    "too hot or too cold before, and now the temperature cannot be read from {path}: \
+                     programs are stopped until it can"
+                ),
+            ),
             (Class::Unreadable, true) => write_cut(
                 &mut text,
                 format_args!("temperature cannot be read from {path}, programs are stopped"),
@@ -233,7 +251,7 @@ impl Daemon {
 
     /// While the gate is closed: why.
     pub(super) fn why_gate_is_closed(&self) -> Option<Text> {
-        (self.page.gate.load(SeqCst) == CLOSED).then(|| self.describe_temperature())
+        is_closed(self.page.gate.load(SeqCst)).then(|| self.describe_temperature())
     }
 
     /// For `multusctl watchdog`.
@@ -260,7 +278,10 @@ mod tests {
     #[test]
     fn what_was_stopped_for_heat_waits_for_the_hysteresis() {
         let config = Temperature { min: -10_000, max: 80_000, hysteresis: 5000, ..Temperature::default() };
-        let open = |value, was_closed| is_open(class(value, &config), was_closed, true);
+        let open = |value, was_closed| {
+            let gate = if was_closed { CLOSED } else { OPEN };
+            judge(class(value, &config), gate, true) == OPEN
+        };
         for (value, running, stopped) in [
             (-10_001, false, false),
             (-10_000, true, true),
@@ -271,8 +292,29 @@ mod tests {
         ] {
             assert_eq!((open(Some(value), false), open(Some(value), true)), (running, stopped), "{value}");
         }
-        for hot in [true, false] {
-            assert_eq!(is_open(class(None, &config), true, hot), !hot);
+    }
+
+    #[test]
+    fn what_cannot_be_read_any_more_opens_no_gate_that_heat_or_cold_closed() {
+        let config = Temperature { min: 0, max: 80_000, hysteresis: 5000, ..Temperature::default() };
+        let after = |values: &[Option<i32>], unreadable_is_hot| {
+            let gate = values
+                .iter()
+                .fold(CLOSED_AT_FIRST, |gate, value| judge(class(*value, &config), gate, unreadable_is_hot));
+            gate == OPEN
+        };
+        let (good, warm, hot, cold) = (Some(20_000), Some(78_000), Some(81_000), Some(-1));
+        for is_hot in [true, false] {
+            assert_eq!(after(&[good, None], is_hot), !is_hot);
+            assert_eq!(after(&[None], is_hot), !is_hot);
+            for closing in [hot, cold] {
+                assert!(!after(&[good, closing, None], is_hot));
+                assert!(!after(&[closing, None, None], is_hot));
+                assert!(!after(&[closing, None, warm], is_hot), "the hysteresis holds all the same");
+                assert!(after(&[closing, None, good], is_hot));
+                assert_eq!(after(&[closing, None, good, None], is_hot), !is_hot);
+            }
+            assert_eq!(after(&[good, None, warm], is_hot), !is_hot);
         }
     }
 

@@ -5,8 +5,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::Ordering::SeqCst;
 
-use crate::config::{Line, Watchdog, WatchdogTarget};
-use crate::limits::{ECHO_SILENCE_MS_MAX, PACE_MS_MAX, WATCHDOG_COUNT_MAX};
+use crate::config::{Line, Watchdog, WatchdogTarget, pace_ms};
+use crate::limits::{ECHO_SILENCE_MS_MAX, WATCHDOG_COUNT_MAX};
 use crate::protocol::{self, Reply, Text};
 use crate::supervisor::{Event, Withheld};
 use crate::sys::watchdog::{self, Number, flag};
@@ -21,11 +21,19 @@ use super::{Daemon, report};
 /// Between two tries of a watchdog that is missing or taken. They ride on the beat.
 const RETRY_PAUSE: Millis = Millis(10_000);
 
+/// Pulses are given by the loop, which waits for nothing.
+pub const MAY_WAIT: &str =
+    "this line is behind a bus, and may wait; a watchdog needs one of the processor itself";
+
+/// A pulse that takes longer is said: its line may wait, although nothing told so.
+const PULSE_TIME_MAX: Millis = Millis(20);
+
+/// What is said of one that its driver never stops, when it is to be disarmed.
+const FOR_EVER: &str = "a watchdog that left the configuration cannot be disarmed (nowayout): \
+                        it is fed on, and multusd's end is the board's reset";
+
 /// What is said of one that does not take its feed.
 const NOT_FED: &str = "watchdog not fed: ";
-
-/// The shortest time between two feeds, whatever the watchdog's.
-const PACE_MS_MIN: u64 = 10;
 
 /// What systemd does here, as far as it is a watchdog's master.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +57,8 @@ pub struct Watched {
     pretimeout: Millis,
     /// A pulse is under way until then.
     pulse_until: Option<Instant>,
+    /// A pulse that took its time was said.
+    is_slow: bool,
     /// What was said of it last.
     note: Text,
 }
@@ -104,6 +114,13 @@ fn write_line(text: &mut impl core::fmt::Write, line: &Line) {
     };
 }
 
+impl Watch {
+    /// Something that was missing was found.
+    pub(super) fn try_again_at_once(&mut self) {
+        self.retry_at = Some(Instant(0));
+    }
+}
+
 impl Daemon {
     /// Brings the watchdogs in line with the configuration in force.
     pub(super) fn apply_watchdogs(&mut self) {
@@ -112,6 +129,17 @@ impl Daemon {
             let own = slot.identity.load(SeqCst);
             watched.config = config.iter().position(|watchdog| identity(watchdog) == own);
             if watched.config.is_none() && own != 0 {
+                let device = slot.descriptors()[0].filter(|_| slot.is_for_ever.load(SeqCst) != 0);
+                if let Some(device) = device.map(poll::borrow) {
+                    // To let go of it is a reset, and nobody has ordered one.
+                    let timeout = watchdog::number(device, Number::Timeout).unwrap_or(1);
+                    watched.timeout = Some(Millis::from_secs(timeout.into()));
+                    if watched.note != FOR_EVER {
+                        write_cut(&mut watched.note, format_args!("{FOR_EVER}"));
+                        say!("{FOR_EVER}");
+                    }
+                    continue;
+                }
                 // It left the configuration, and that was an order.
                 slot.disarm();
                 *watched = Watched::default();
@@ -122,7 +150,8 @@ impl Daemon {
                 continue;
             }
             // The configuration has no more of them than there are places.
-            if let Some(free) = self.watch.each.iter().position(|watched| watched.config.is_none()) {
+            let is_free = |watched: &Watched| watched.config.is_none() && watched.timeout.is_none();
+            if let Some(free) = self.watch.each.iter().position(is_free) {
                 self.watch.each[free].config = Some(index);
                 self.page.watchdogs[free].identity.store(identity(watchdog), SeqCst);
             }
@@ -135,11 +164,10 @@ impl Daemon {
     fn set_pace(&mut self) {
         let config = &self.in_force.config;
         let watched = !config.board.watchdogs.is_empty()
+            || self.armed_watchdogs().next().is_some()
             || !config.board.outputs.is_empty()
             || config.programs.iter().any(|program| program.heartbeat.is_some());
-        let armed = self.watch.each.iter().filter_map(|watched| watched.timeout);
-        let pace = armed.map(|timeout| timeout.0 / 4).fold(PACE_MS_MAX, u64::min).max(PACE_MS_MIN);
-        let pace = if watched { pace } else { 0 };
+        let pace = if watched { pace_ms(self.armed_watchdogs().min()) } else { 0 };
         if self.watch.pace.replace(pace) == Some(pace) {
             return;
         }
@@ -176,7 +204,15 @@ impl Daemon {
         match opened {
             Ok(number) => match &config.target {
                 WatchdogTarget::Device(path) => {
-                    set_up(poll::borrow(number), path, config, watched, &mut note)
+                    set_up(poll::borrow(number), config, watched, &mut note);
+                    let is_for_ever = cannot_be_stopped(path);
+                    slot.is_for_ever.store(is_for_ever.into(), SeqCst);
+                    if is_for_ever {
+                        add(
+                            &mut note,
+                            format_args!("cannot be disarmed (nowayout): multusd's end is the board's reset"),
+                        );
+                    }
                 }
                 WatchdogTarget::Pulse { .. } => {
                     // Where a former supervisor died in a pulse, it ends now.
@@ -225,8 +261,7 @@ impl Daemon {
             // No watchdog to leave it to: its death is the end of everything, and that is safe.
             process::kill_if_there(self.page.guard.load(SeqCst) as i32, libc::SIGKILL);
         }
-        let has_watchdogs = !self.in_force.config.board.watchdogs.is_empty();
-        let withheld = self.core.withheld(now).filter(|_| has_watchdogs);
+        let withheld = self.core.withheld(now).filter(|_| self.has_watchdogs());
         if withheld.is_some() != std::mem::replace(&mut self.watch.withheld, withheld.is_some()) {
             match withheld {
                 Some(why) => self.tell(format_args!("no watchdog is fed: {}", self.why_withheld(why))),
@@ -235,6 +270,7 @@ impl Daemon {
         }
         if self.watch.retry_at.is_some_and(|at| at <= now) {
             self.watch.retry_at = None;
+            self.look_for_lines();
             for place in 0..WATCHDOG_COUNT_MAX {
                 if self.watch.each[place].timeout.is_none() {
                     self.arm(place);
@@ -258,7 +294,13 @@ impl Daemon {
                 _ => watchdog::feed(poll::borrow(number)),
             };
             match done {
-                Ok(()) => slot.fed_at.store(now.0, SeqCst),
+                Ok(()) => {
+                    slot.fed_at.store(now.0, SeqCst);
+                    let took = clock::now().since(now);
+                    if took > PULSE_TIME_MAX && !std::mem::replace(&mut watched.is_slow, true) {
+                        say!("feeding a watchdog took {} ms, in which nothing else was done", took.0);
+                    }
+                }
                 Err(error) if !watched.note.starts_with(NOT_FED) => {
                     write_cut(&mut watched.note, format_args!("{NOT_FED}{error}"));
                     say!("{}", watched.note);
@@ -304,21 +346,21 @@ impl Daemon {
         self.watch.each.iter().filter_map(|watched| watched.timeout)
     }
 
-    /// Milliseconds between two beats.
-    pub(super) fn pace(&self) -> Option<u64> {
-        self.watch.pace
+    fn has_watchdogs(&self) -> bool {
+        !self.in_force.config.board.watchdogs.is_empty() || self.armed_watchdogs().next().is_some()
     }
 
     /// What an operator must know of the watchdogs, a sentence each, as long as it is so.
     pub(super) fn watch_limitations(&self, add: &mut dyn FnMut(core::fmt::Arguments)) {
         let config = &self.in_force.config.board.watchdogs;
         for watched in &self.watch.each {
-            let known = watched.config.and_then(|index| config.get(index));
-            if let Some(config) = known.filter(|_| !watched.note.is_empty()) {
-                add(format_args!("{}", watched.sentence(config)));
+            match watched.config.and_then(|index| config.get(index)) {
+                _ if watched.note.is_empty() => {}
+                Some(config) => add(format_args!("{}", watched.sentence(config))),
+                None => add(format_args!("{}", watched.note)),
             }
         }
-        if let Some(why) = self.core.withheld(clock::now()).filter(|_| !config.is_empty()) {
+        if let Some(why) = self.core.withheld(clock::now()).filter(|_| self.has_watchdogs()) {
             add(format_args!("no watchdog is fed: {}", self.why_withheld(why)));
         }
     }
@@ -380,6 +422,8 @@ impl core::fmt::Display for Named<'_> {
 enum Trouble {
     /// It is systemd's.
     Systemd,
+    /// Its line may wait.
+    MayWait,
     /// The kernel says no.
     Sys(SysError),
 }
@@ -394,6 +438,7 @@ impl core::fmt::Display for Trouble {
     fn fmt(&self, f: &mut core::fmt::Formatter) -> core::fmt::Result {
         match self {
             Trouble::Systemd => f.write_str("left to systemd"),
+            Trouble::MayWait => f.write_str(MAY_WAIT),
             Trouble::Sys(error) => error.fmt(f),
         }
     }
@@ -414,6 +459,9 @@ fn open(
             }
             Err(error) => Err(Trouble::Sys(error)),
         },
+        WatchdogTarget::Pulse { .. } if spots.iter().flatten().any(|spot| spot.may_wait) => {
+            Err(Trouble::MayWait)
+        }
         WatchdogTarget::Pulse { enable, .. } => {
             let line = |spot: &Option<Spot>, high| {
                 let spot = spot.as_ref().ok_or(SysError { operation: "GPIO line", errno: libc::ENODEV })?;
@@ -428,11 +476,8 @@ fn open(
 }
 
 /// Sets the times of a device, which may not take them, and notes what there is to know of it.
-fn set_up(device: BorrowedFd, path: &str, config: &Watchdog, watched: &mut Watched, note: &mut Text) {
-    let mut add = |words: core::fmt::Arguments| {
-        let gap = if note.is_empty() { "" } else { "; " };
-        let _ = core::fmt::write(note, format_args!("{gap}{words}"));
-    };
+fn set_up(device: BorrowedFd, config: &Watchdog, watched: &mut Watched, note: &mut Text) {
+    let mut add = |words: core::fmt::Arguments| add(note, words);
     let seconds = |time: Millis| time.0.div_ceil(1000).clamp(1, i32::MAX as u64) as u32;
     let asked = seconds(config.timeout);
     let got = watchdog::set_timeout(device, asked).unwrap_or(asked);
@@ -459,9 +504,12 @@ fn set_up(device: BorrowedFd, path: &str, config: &Watchdog, watched: &mut Watch
     if watchdog::flags(device).is_ok_and(|flags| flags & flag::MAGIC_CLOSE == 0) {
         add(format_args!("disarmed by whatever closes it: no reset if guard and supervisor die together"));
     }
-    if cannot_be_stopped(path) {
-        add(format_args!("cannot be disarmed (nowayout): multusd's end is the board's reset"));
-    }
+}
+
+/// One more thing to know of a watchdog; what does not fit is left out.
+fn add(note: &mut Text, words: core::fmt::Arguments) {
+    let gap = if note.is_empty() { "" } else { "; " };
+    let _ = core::fmt::write(note, format_args!("{gap}{words}"));
 }
 
 /// The driver was told never to stop it. /dev/watchdog is the first one.

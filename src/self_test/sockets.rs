@@ -29,7 +29,7 @@ pub fn control(_: &Place) {
     let listener = got(socket::listen_control(path));
     let client = through(Client::connect(path, soon()));
     is_readable(listener.as_fd());
-    let Some((connection, peer)) = socket::accept(listener.as_fd()) else {
+    let Ok(Some((connection, peer))) = socket::accept(listener.as_fd()) else {
         tell(Verdict::Failed, "not accepted, or the peer not told")
     };
     let connection = connection.as_fd();

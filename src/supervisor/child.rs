@@ -157,6 +157,8 @@ pub(super) struct Child {
     pub check_due: Instant,
     /// The last checks since it was ready, the newest in bit 0; set: failed.
     pub checks: u32,
+    /// It said that it ends: until when it may, and whether it was asked to besides.
+    pub leaving: Option<(Instant, bool)>,
     /// Its deadlines in this phase do not fall before this.
     pub extended: Instant,
     pub last_end: Option<End>,
@@ -190,6 +192,7 @@ impl Child {
         beat_limit: None,
         check_due: Instant::NEVER,
         checks: 0,
+        leaving: None,
         extended: Instant(0),
         last_end: None,
         outputs: Outputs::UNKNOWN,
@@ -315,6 +318,7 @@ impl Child {
             Event::DeadlineExtended { generation, until, .. } if generation == current => {
                 self.extended = self.extended.max(until);
             }
+            Event::LeaveAnnounced { generation, .. } if generation == current => self.take_leave(now),
             Event::CheckFailed { generation, .. } if generation == current => {
                 if matches!(self.phase, Phase::Starting { .. } | Phase::Running { .. }) {
                     self.fail(now, End::CheckFailed, jitter);
@@ -323,9 +327,7 @@ impl Child {
             Event::Exited { generation, exit, .. } if generation == current => self.exited(now, exit, jitter),
             Event::TreeEmptied { generation, .. } if generation == current => self.tree_emptied(now),
             // While a process may be alive it may write again, whatever was read back.
-            Event::OutputsConfirmed { attempt, .. } if !matches!(self.phase, Phase::Clearing(_)) => {
-                self.outputs.confirm(attempt);
-            }
+            Event::OutputsConfirmed { attempt, .. } if !self.may_write() => self.outputs.confirm(attempt),
             Event::HookFinished { generation, hook, success, .. } => {
                 self.hook_finished(now, generation, hook, success, jitter);
             }
@@ -468,7 +470,9 @@ impl Child {
                     self.phase = Phase::Starting { since, stage: Stage::Up { next_check, last_check } };
                 }
             }
-            (Phase::Running { .. }, Hook::Check) => self.checked(now, success, jitter),
+            (Phase::Running { .. }, Hook::Check) if self.leaving.is_none() => {
+                self.checked(now, success, jitter)
+            }
             (Phase::Stopping { stage: StopStage::Command { .. }, .. }, Hook::StopCommand) => {
                 self.ask_to_stop(now, !success);
             }
@@ -489,6 +493,7 @@ impl Child {
         self.phase = Phase::Running { since: now };
         self.last_beat = now;
         self.extended = Instant(0);
+        self.leaving = self.leaving.map(|_| self.leave(now));
         self.owed.serve = self.owns_outputs();
         self.plan_checks(now);
     }

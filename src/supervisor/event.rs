@@ -56,6 +56,8 @@ pub enum Event {
     HeartbeatChanged { child: ChildId, generation: Generation, limit: Millis },
     /// The child asked for more time: its current deadlines do not fall before `until`.
     DeadlineExtended { child: ChildId, generation: Generation, until: Instant },
+    /// The child said that it ends (STOPPING=1): it has its stop time, and is judged by nothing else.
+    LeaveAnnounced { child: ChildId, generation: Generation },
     /// A health check found the child failing, or a resource limit was exceeded.
     CheckFailed { child: ChildId, generation: Generation },
     /// The child's main process ended. For a forking child before `MainFound`: the process that

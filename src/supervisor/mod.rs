@@ -12,6 +12,7 @@
 //! ```text
 //! loop {
 //!     wait for a fact, or until next_deadline()
+//!     died(now, child) for every child whose main process is dead, before anything else
 //!     observe(now, fact) for every fact there is
 //!     decide(now, &mut actions)      save what changed, then perform each action
 //! }
@@ -267,6 +268,7 @@ impl Supervisor {
             | Event::Hung { child, .. }
             | Event::HeartbeatChanged { child, .. }
             | Event::DeadlineExtended { child, .. }
+            | Event::LeaveAnnounced { child, .. }
             | Event::CheckFailed { child, .. }
             | Event::Exited { child, .. }
             | Event::TreeEmptied { child, .. }
@@ -277,6 +279,22 @@ impl Supervisor {
         slot.observe(now, &event, &mut self.jitter);
         // A beat only moves a deadline further away: its cost must not depend on the others.
         self.changed |= !matches!(event, Event::Beat { .. });
+    }
+
+    /// A child's main process is dead, and how it ended comes later, as `Event::Exited`. Its outputs do not
+    /// wait for that, nor for other facts: the order to force them, to be saved and performed at once.
+    pub fn died(&mut self, now: Instant, child: ChildId, generation: Generation) -> Option<Action> {
+        let slot = self.children.get_mut(child.index()).filter(|slot| slot.generation == generation.0)?;
+        slot.died(now);
+        self.changed = true;
+        slot.force(child, now)
+    }
+
+    /// The first attempt to force a child's outputs that counts, and whether one proves anything now: nobody
+    /// is alive who may write.
+    pub fn proof(&self, child: ChildId) -> (u32, bool) {
+        let slot = self.children.get(child.index());
+        slot.map_or((0, false), |slot| (slot.outputs.counts_from, !slot.may_write()))
     }
 
     /// Nothing takes back that everything is ordered down.

@@ -91,6 +91,7 @@ impl Child {
             self.succeeded,
             self.reported,
             self.outputs.safe,
+            self.leaving.is_some(),
         ];
         flags.iter().enumerate().map(|(bit, set)| u64::from(*set) << bit).sum()
     }
@@ -100,7 +101,7 @@ impl Child {
         if saved[0] == 0 {
             return;
         }
-        let [phase, stage, fate, farewell, hook, ending, flags, _] = saved[1].to_le_bytes();
+        let [phase, stage, fate, farewell, hook, ending, flags, more_flags] = saved[1].to_le_bytes();
         let flag = |bit: u8| flags & (1 << bit) != 0;
         // A time that has not come cannot be when something happened.
         let past = |word: u64| Instant(word).min(now);
@@ -136,6 +137,7 @@ impl Child {
         self.farewell = hook_of_tag(farewell);
         self.born = past(saved[8]);
         self.last_beat = now;
+        self.leaving = (more_flags & 1 != 0).then(|| self.leave(now));
         self.plan_checks(now);
         (self.since, self.shown) = (past(saved[10]), self.state());
         let (beat_limit, hook_generation) = unpair(saved[11]);
@@ -354,12 +356,14 @@ mod tests {
     fn every_phase_survives_being_saved_and_adopted() {
         for phase in phases() {
             let mut child = Child { phase, wanted: true, begun: true, generation: 7, ..Child::FREE };
+            child.leaving = Some((NOW, true));
             child.last_end = Some(End::Stopped(Exit::Signal(9)));
             child.series = Series { failures: 3, failed_starts: 2, rung: 4 };
             child.outputs.endanger(Instant(3));
             let saved = child.save();
             let again = adopted(&saved);
             assert_eq!(again.phase, phase);
+            assert_eq!(again.leaving, Some((NOW + again.rules.stop_timeout, false)), "its time begins anew");
             assert_eq!(again.save(), saved, "{phase:?}");
         }
     }

@@ -36,6 +36,11 @@ impl Child {
             Phase::Spawning { since } | Phase::Starting { since, stage: Stage::Launching } => {
                 self.judge_start(now, since, jitter)
             }
+            Phase::Starting { stage: Stage::Up { .. }, .. } | Phase::Running { .. }
+                if self.leaving.is_some() =>
+            {
+                self.step_leaving(now, jitter)
+            }
             Phase::Starting { since, stage } => self.step_starting(now, since, stage, jitter),
             Phase::Running { .. } => {
                 if self.heartbeat_deadline().is_due(now) {
@@ -108,6 +113,7 @@ impl Child {
         self.outputs.release();
         (self.succeeded, self.reported) = (false, false);
         (self.extended, self.born, self.beat_limit) = (Instant(0), now, None);
+        self.leaving = None;
         self.owed.last = Some(Last::Spawn);
         self.go_to(Phase::Spawning { since: now })
     }
@@ -148,6 +154,37 @@ impl Child {
         let over = self.start_deadline(since).is_due(now) && !asked;
         if over {
             self.fail(now, End::StartTimedOut, jitter);
+        }
+        over
+    }
+
+    /// It said that it ends; said again, it means nothing new.
+    pub fn take_leave(&mut self, now: Instant) {
+        self.leaving = self.leaving.or(Some(self.leave(now)));
+    }
+
+    /// Its stop time for ending by itself.
+    pub fn leave(&self, now: Instant) -> (Instant, bool) {
+        (now + self.rules.stop_timeout, false)
+    }
+
+    /// When one that said that it ends has taken too long.
+    fn leave_deadline(&self) -> Instant {
+        self.leaving.map_or(Instant::NEVER, |(until, _)| until.max(self.extended))
+    }
+
+    /// Its stop time is over and it is still there: one that was watched, or that has outputs, is as good as hung;
+    /// of every other the stop signal comes first, and its stop time once more.
+    fn step_leaving(&mut self, now: Instant, jitter: &mut Jitter) -> bool {
+        let over = self.leave_deadline().is_due(now);
+        match self.leaving {
+            Some((_, false)) if over && !self.owns_outputs() && self.rules.heartbeat.is_none() => {
+                self.drop_unsent();
+                self.owed.last = Some(Last::Signal(SignalKind::Stop));
+                self.leaving = Some((now + self.rules.stop_timeout, true));
+            }
+            _ if over => self.fail(now, End::Hung, jitter),
+            _ => {}
         }
         over
     }
@@ -241,6 +278,7 @@ impl Child {
 
     pub fn heartbeat_deadline(&self) -> Instant {
         match self.rules.heartbeat {
+            Some(_) if self.leaving.is_some() => Instant::NEVER,
             Some(rules) => (self.last_beat + self.beat_limit.unwrap_or(rules)).max(self.extended),
             None => Instant::NEVER,
         }
@@ -271,6 +309,11 @@ impl Child {
         }
         match self.phase {
             Phase::Down(Rest::Backoff { until }) => consider(until),
+            Phase::Starting { stage: Stage::Up { .. }, .. } | Phase::Running { .. }
+                if self.leaving.is_some() =>
+            {
+                consider(self.leave_deadline())
+            }
             Phase::Spawning { since } => consider(self.start_deadline(since)),
             Phase::Starting { since, stage } => {
                 consider(self.start_deadline(since));
@@ -290,6 +333,26 @@ impl Child {
             _ => {}
         }
         wake
+    }
+
+    /// A process of it may be alive, and not held still.
+    pub fn may_write(&self) -> bool {
+        use Phase::{Clearing, Running, Starting, Stopping};
+        matches!(self.phase, Clearing(_) | Starting { .. } | Running { .. } | Stopping { .. })
+    }
+
+    /// Its main process is dead, and how it ended comes later: whatever that is, its outputs are to be
+    /// safe, unless the process was one that is to end and leave a daemon behind.
+    pub fn died(&mut self, now: Instant) {
+        use Phase::{Paused, Running, Starting, Stopping};
+        let is_the_end = match self.phase {
+            Starting { stage, .. } => matches!(stage, Stage::Up { .. }),
+            Running { .. } | Paused | Stopping { .. } => true,
+            _ => false,
+        };
+        if is_the_end && self.owns_outputs() {
+            self.outputs.endanger(now);
+        }
     }
 
     /// The attempt to order now, if its outputs are to be forced.

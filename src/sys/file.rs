@@ -166,7 +166,14 @@ pub fn append(file: BorrowedFd, mut bytes: &[u8]) -> Result<(), SysError> {
 
 /// Takes the lock of a directory, for as long as the descriptor lives. `Ok(None)`: another has it.
 pub fn lock(path: &Path) -> Result<Option<OwnedFd>, SysError> {
-    let file = open_path(path, OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW, 0o600)?;
+    let file = match open_path(path, OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW, 0o600) {
+        // Where no file can be made, the directory is locked.
+        Err(error) if error.is_of_storage() => {
+            open_path(path.parent().unwrap_or(path), OFlag::O_RDONLY | OFlag::O_DIRECTORY, 0)
+                .map_err(|_| error)?
+        }
+        file => file?,
+    };
     // The lock lies on the open file, which guard and supervisor share; children, whose copy is
     // closed by their exec, do not hold it.
     // SAFETY: a valid descriptor and a flag.
@@ -356,7 +363,7 @@ fn sync(file: &OwnedFd) -> Result<(), SysError> {
     nix::unistd::fsync(file).map_err(SysError::of("fsync"))
 }
 
-/// Makes a directory and what leads to it, unless it is there.
+/// Makes a directory and what leads to it, unless it is there. Others cannot write there, whatever our umask is.
 pub(super) fn make_directories(path: &Path) -> Result<(), SysError> {
     let is_there = || stat(path).is_ok_and(|status| kind(&status) == SFlag::S_IFDIR);
     if path.as_os_str().is_empty() || is_there() {
@@ -365,7 +372,7 @@ pub(super) fn make_directories(path: &Path) -> Result<(), SysError> {
     if let Some(parent) = path.parent() {
         make_directories(parent)?;
     }
-    match mkdir(path, Mode::from_bits_truncate(0o777)) {
+    match mkdir(path, Mode::from_bits_truncate(0o755)) {
         // Another was faster.
         Err(Errno::EEXIST) if is_there() => Ok(()),
         other => other.map_err(SysError::of("mkdir")),

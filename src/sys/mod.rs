@@ -29,6 +29,7 @@ pub mod page;
 pub mod poll;
 pub mod proc;
 pub mod process;
+pub mod reserve;
 pub mod signal;
 pub mod slot;
 pub mod socket;
@@ -53,6 +54,11 @@ impl SysError {
     /// The error the last libc call left in errno.
     pub(crate) fn last(operation: &'static str) -> Self {
         SysError { operation, errno: nix::errno::Errno::last_raw() }
+    }
+
+    /// Storage is full, broken or read-only: no mistake of whoever named the place.
+    pub fn is_of_storage(&self) -> bool {
+        matches!(self.errno, libc::ENOSPC | libc::EDQUOT | libc::EROFS | libc::EIO)
     }
 
     /// Wraps what nix reports.

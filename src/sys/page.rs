@@ -72,6 +72,9 @@ pub mod request {
     pub const DUMP: u32 = 4;
 }
 
+/// In [`Page::hardening`], above the priority.
+const LOCKED: u32 = 1 << 8;
+
 /// The page itself.
 #[repr(C)]
 pub struct Page {
@@ -107,6 +110,8 @@ pub struct Page {
     /// Milliseconds between two beats of the supervisor, and between two echoes of the guard. Set by the
     /// supervisor; 0: nothing is watched, and both are silent.
     pub pace: AtomicU32,
+    /// See [`Page::harden`].
+    hardening: AtomicU32,
     /// The guard disarms the watchdogs when it leaves: everything was done, as ordered.
     pub disarm: AtomicU32,
     /// CLOCK_MONOTONIC nanoseconds of the supervisor's last wake-up.
@@ -171,6 +176,17 @@ impl Page {
     /// The layout is the one this binary knows.
     pub fn is_sound(&self) -> bool {
         self.magic == MAGIC && self.version == VERSION && self.length as usize == core::mem::size_of::<Page>()
+    }
+
+    /// How guard and supervisor are to be kept from waiting: memory locked, and a real-time priority or 0.
+    pub fn hardening(&self) -> (bool, u8) {
+        let word = self.hardening.load(SeqCst);
+        (word & LOCKED != 0, word as u8)
+    }
+
+    /// Says so; the guard looks when it is woken.
+    pub fn harden(&self, (locked, priority): (bool, u8)) {
+        self.hardening.store(if locked { LOCKED } else { 0 } | u32::from(priority), SeqCst);
     }
 
     /// A program's slot.

@@ -132,6 +132,9 @@ fn spawn_child(
             Ok(pid)
         }
         Ok(None) => {
+            if flags & libc::CLONE_FILES == 0 {
+                super::reserve::release_all();
+            }
             slot.born_before.store(clock::boot_nanos(), SeqCst);
             if slot.claim(serial, std::process::id()) {
                 run();
@@ -325,6 +328,19 @@ pub fn set_title(title: &std::ffi::CStr) {
 pub fn new_session() {
     // SAFETY: no arguments.
     unsafe { libc::setsid() };
+}
+
+/// From now on this process runs before all of lower real-time priority (SCHED_FIFO; 0: as everybody). Never what
+/// is forked from it (SCHED_RESET_ON_FORK).
+pub fn set_real_time(priority: u8) -> Result<(), SysError> {
+    let policy = if priority == 0 { libc::SCHED_OTHER } else { libc::SCHED_FIFO } | libc::SCHED_RESET_ON_FORK;
+    // SAFETY: zero is a value of every field; the structure lives across the call. (musl's wrapper always fails.)
+    let result = unsafe {
+        let mut parameter = std::mem::zeroed::<libc::sched_param>();
+        parameter.sched_priority = priority.into();
+        libc::syscall(libc::SYS_sched_setscheduler, 0, policy, &parameter)
+    };
+    check("sched_setscheduler", result as libc::c_int).map(drop)
 }
 
 /// Runs with root's powers.

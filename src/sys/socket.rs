@@ -46,15 +46,26 @@ pub fn listen_control(path: &Path) -> Result<OwnedFd, SysError> {
     Ok(socket)
 }
 
-/// The next connection; `None`: none waits.
-pub fn accept(listener: BorrowedFd) -> Option<(OwnedFd, Peer)> {
+/// The next connection; `None`: none waits. An error: there is no descriptor or no memory for it, and it waits on.
+pub fn accept(listener: BorrowedFd) -> Result<Option<(OwnedFd, Peer)>, SysError> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let number = accept4(listener.as_raw_fd(), flags).ok()?;
+    let number = match accept4(listener.as_raw_fd(), flags) {
+        Ok(number) => number,
+        // The kernel looks for a descriptor first, for a connection second.
+        Err(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS))
+            if super::poll::wait_readable(listener, Some(0)) =>
+        {
+            return Err(SysError::of("accept4")(errno));
+        }
+        Err(_) => return Ok(None),
+    };
     // SAFETY: the kernel has just returned this descriptor to us alone.
     let connection = unsafe { OwnedFd::from_raw_fd(number) };
-    let credentials = nix::sys::socket::getsockopt(&connection, sockopt::PeerCredentials).ok()?;
+    let Ok(credentials) = nix::sys::socket::getsockopt(&connection, sockopt::PeerCredentials) else {
+        return Ok(None);
+    };
     let peer = Peer { pid: credentials.pid() as u32, user: credentials.uid(), group: credentials.gid() };
-    Some((connection, peer))
+    Ok(Some((connection, peer)))
 }
 
 /// Whether the peer was a member of the group when it connected.
@@ -84,11 +95,11 @@ pub fn peer_groups(connection: BorrowedFd, groups: &mut [u32]) -> Result<usize, 
 /// The result of reading one packet.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Received {
-    /// This many bytes.
+    /// This many bytes; none: it was longer than fits.
     Packet(usize),
     /// None waits.
     Nothing,
-    /// The other end is gone, or sent more than fits.
+    /// The other end is gone.
     Closed,
 }
 
@@ -97,7 +108,7 @@ pub fn receive(connection: BorrowedFd, buffer: &mut [u8]) -> Received {
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
     match nix::sys::socket::recv(connection.as_raw_fd(), buffer, flags) {
         Ok(0) => Received::Closed,
-        Ok(length) if length > buffer.len() => Received::Closed,
+        Ok(length) if length > buffer.len() => Received::Packet(0),
         Ok(length) => Received::Packet(length),
         Err(Errno::EAGAIN | Errno::EINTR) => Received::Nothing,
         Err(_) => Received::Closed,

@@ -122,6 +122,8 @@ pub struct WatchdogSlot {
     pub fed_at: AtomicU64,
     /// It is a line that is pulsed, with or without one that enables it; else a device.
     pub is_lines: AtomicU32,
+    /// Its driver never stops it (`nowayout`): whoever lets go of it has the machine reset.
+    pub is_for_ever: AtomicU32,
     /// The device, or the line that is pulsed; the line that enables it.
     kept: [AtomicI32; 2],
 }
@@ -158,6 +160,7 @@ impl WatchdogSlot {
             keep(cell, None);
         }
         self.identity.store(0, SeqCst);
+        self.is_for_ever.store(0, SeqCst);
         self.fed_at.store(0, SeqCst);
     }
 }
@@ -195,6 +198,7 @@ mod tests {
             identity: AtomicU64::new(1),
             fed_at: AtomicU64::new(2),
             is_lines: AtomicU32::new(0),
+            is_for_ever: AtomicU32::new(0),
             kept: [const { AtomicI32::new(0) }; 2],
         };
         let (read, write) = file::pipe(true).unwrap();

@@ -40,8 +40,8 @@ int main(int count, char **words)
 			perror("multusd_read_input");
 			return 1;
 		}
-		printf("%d %d %d %lu %lu\n", input.is_read, input.high, input.on, (unsigned long)input.edges,
-		       (unsigned long)input.time_ns);
+		printf("%d %d %d %llu %llu\n", input.is_read, input.high, input.on, (unsigned long long)input.edges,
+		       (unsigned long long)input.time_ns);
 		return 0;
 	}
 	lamp = multusd_output("lamp");

@@ -5,6 +5,8 @@
 #![allow(dead_code, reason = "every test target uses a part of it")]
 #![allow(clippy::question_mark, reason = "in what DeJson derives")]
 
+pub mod forks;
+pub mod mounts;
 pub mod real;
 
 use std::collections::BTreeSet;

@@ -117,13 +117,18 @@ impl Instance {
 
     /// Starts multusd with what the command is made into, and waits until it answers.
     pub fn launch_as(&mut self, change: impl FnOnce(&mut Command)) {
+        self.launch_as_only(change);
+        self.await_that("multusd answers", || self.ctl(&["status"]).status.success());
+    }
+
+    /// The same without waiting for anything.
+    pub fn launch_as_only(&mut self, change: impl FnOnce(&mut Command)) {
         let log = fs::File::create(self.dir.join("multusd.log")).expect("log");
         let mut command = Command::new(binary());
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("log")).stderr(log);
         command.arg("--config").arg(self.config_path()).arg("--run-dir").arg(self.run_dir());
         change(&mut command);
         self.guard = Some(command.spawn().expect("multusd starts"));
-        self.await_that("multusd answers", || self.ctl(&["status"]).status.success());
     }
 
     /// multusctl, run by somebody else.

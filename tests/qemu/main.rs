@@ -10,6 +10,7 @@ mod gpio_sim;
 mod guest;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod latency;
 mod machine;
 mod outputs;
 mod qmp;

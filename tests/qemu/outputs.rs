@@ -4,8 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::boot::Boot;
 use super::guest::{Guest, guest_seconds};
-use super::shipped::{CTL, await_in, equipped, supervise};
+use super::shipped::{CTL, await_in, equipped, equipped_from, supervise};
 
 /// The line of the output; from outside, line 5 of the PL061.
 const RELAY: &str = "[output:relay]\ngpio = 9030000.pl061:5\n";
@@ -35,7 +36,10 @@ fn owner() -> PathBuf {
 }
 
 fn with_owner(name: &str) -> Guest {
-    let mut guest = equipped(name);
+    with_owner_in(equipped(name))
+}
+
+pub fn with_owner_in(mut guest: Guest) -> Guest {
     let program = owner();
     guest.put(&program, "/bin/owner");
     std::fs::remove_file(program).expect("the compiled program");
@@ -123,7 +127,24 @@ fn a_line_that_somebody_else_has_holds_its_program_and_the_feed_and_is_taken_whe
 
 #[test]
 fn edges_of_an_input_are_counted_and_published_also_beyond_a_supervisor() {
-    let mut guest = equipped("inputs");
+    counts_edges(equipped("inputs"));
+}
+
+#[test]
+fn a_32_bit_multusd_drives_an_output_and_counts_the_edges_of_an_input() {
+    let mut guest = equipped_from("lines-32", &Boot::virt(), "armv7");
+    let config = format!(
+        "{RELAY}safe = low\nrunning = high\n[program:pump]\ncommand = sleep 100000\nstartsecs = 0\noutputs = relay\n"
+    );
+    supervise(&mut guest, &config, "pump");
+    assert!(guest.line(5));
+    guest.ok(&format!("{CTL} stop pump --wait"));
+    assert!(!guest.line(5));
+    guest.ok(&format!("{CTL} quit --wait; until ! pidof multusd; do sleep 0.05; done"));
+    counts_edges(guest);
+}
+
+fn counts_edges(mut guest: Guest) {
     // Its first record: level, edges.
     let reader = "#!/bin/sh\nwhile :; do dd if=/proc/self/fd/$MULTUSD_INPUTS bs=1 skip=68 count=12 2>/dev/null | hexdump -v -e '3/4 \"%u \"' >/tmp/now; mv /tmp/now /tmp/read; sleep 0.05; done\n";
     guest.put_bytes(reader.as_bytes(), 0o755, "/reader");
@@ -168,4 +189,41 @@ fn chips_that_may_wait_have_a_helper_and_a_label_that_two_have_is_refused_with_b
     let reply = guest.order(&format!("{CTL} reload 2>&1")).expect("a reply");
     let words = reply.text();
     assert!(reply.code == 1 && words.matches("twin:1 (gpiochip").count() == 2, "{words}");
+}
+
+#[test]
+fn that_lines_keep_their_level_after_everybody_is_said_where_the_driver_is_told_so() {
+    let mut guest = equipped("outputs-persist");
+    // As on a Raspberry Pi.
+    let parameters = "/sys/module/pinctrl_bcm2835/parameters";
+    guest.ok(&format!(
+        "mount -t tmpfs tmpfs /sys/module; mkdir -p {parameters}; echo Y >{parameters}/persist_gpio_outputs"
+    ));
+    let config = format!("{RELAY}[program:pump]\ncommand = sleep 100000\nstartsecs = 0\noutputs = relay\n");
+    supervise(&mut guest, &config, "pump");
+    let said = "GPIO lines keep their last level when nobody holds them any more (persist_gpio_outputs)";
+    guest.ok(&format!("{CTL} status | grep '{said}'; grep '{said}' /tmp/multusd.log"));
+    guest.ok(&format!(
+        "echo N >{parameters}/persist_gpio_outputs; {CTL} reload; ! {CTL} status | grep '{said}'"
+    ));
+}
+
+#[test]
+fn two_names_of_one_line_are_refused_with_the_other_one() {
+    let mut guest = equipped("outputs-names");
+    guest.sim_chip("other", 1);
+    guest.ok(
+        "cd /sys/kernel/config/gpio-sim && mkdir -p bank/bank/line3 && cd bank && echo 8 >bank/num_lines &&\n\
+         echo bank >bank/label && printf valve >bank/line3/name && echo 1 >live",
+    );
+    let one = "[output:relay]\ngpio = bank:3\n[program:pump]\ncommand = sleep 100000\nstartsecs = 0\n";
+    supervise(&mut guest, one, "pump");
+    for other in ["[output:tap]\ngpio = valve\n", "[input:tap]\ngpio = valve\n"] {
+        guest.put_bytes(format!("{one}{other}").as_bytes(), 0o644, "/etc/multusd.cfg");
+        let reply = guest.order(&format!("{CTL} reload 2>&1")).expect("a reply");
+        let words = reply.text();
+        let said = "tap]: gpio: this is the line of [output:relay] by another name";
+        assert!(reply.code == 1 && words.contains(said), "{words}");
+    }
+    guest.ok(&format!("{CTL} status pump"));
 }

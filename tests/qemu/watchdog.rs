@@ -210,3 +210,89 @@ fn a_watchdog_outside_is_enabled_and_fed_by_pulses_until_the_ordered_end() {
     guest.await_line(6, false, guest_seconds(10));
     guest.await_line(5, false, guest_seconds(10));
 }
+
+#[test]
+fn one_that_its_driver_never_stops_is_fed_on_whatever_is_ordered_and_the_end_says_what_comes() {
+    let mut guest = equipped("watchdog-nowayout");
+    guest.ok("rmmod i6300esb; insmod /modules/i6300esb.ko nowayout=1");
+    start(&mut guest, &format!("[watchdog]\ntimeout = 5s\n{LAMP}"));
+    assert_eq!(sys(&mut guest, "nowayout"), "1");
+    guest.ok(&format!("{CTL} status | grep '/dev/watchdog: cannot be disarmed (nowayout)'"));
+    // Taken out of the configuration: nobody has ordered a reset.
+    guest.ok(&format!("cat >/etc/multusd.cfg <<'END'\n{LAMP}END\n{CTL} reload; sleep 20"));
+    let said = "left the configuration cannot be disarmed (nowayout): it is fed on";
+    guest.ok(&format!("{CTL} status | grep '{said}'; grep '{said}' /tmp/multusd.log"));
+    assert_eq!(sys(&mut guest, "state"), "active");
+    // A successor knows.
+    let before = pid(&mut guest, "multusd-superv");
+    guest.ok(&format!("kill -KILL {before}; sleep 20; {CTL} status | grep '{said}'"));
+    assert!(guest.event("WATCHDOG").is_none());
+    // And it can come back.
+    guest.ok(&format!(
+        "cat >/etc/multusd.cfg <<'END'\n[watchdog]\ntimeout = 4s\n{LAMP}END\n{CTL} reload; sleep 10; {CTL} watchdog"
+    ));
+    assert_eq!(sys(&mut guest, "timeout"), "4");
+    guest.ok(&format!("! {CTL} status | grep '{said}'"));
+    assert!(guest.event("WATCHDOG").is_none());
+    let end = guest.ok(&format!("{CTL} quit --wait; cat /tmp/multusd.log"));
+    assert!(end.contains("cannot be disarmed (nowayout): it resets the machine"), "{end}");
+    guest.await_event("WATCHDOG", guest_seconds(20));
+}
+
+#[test]
+fn a_warning_before_the_end_is_in_force_for_each_watchdog_and_gone_with_the_key() {
+    let mut guest = equipped("watchdog-pretimeout");
+    guest.ok("insmod /modules/softdog.ko");
+    let config = |own: &str, soft: &str| {
+        format!(
+            "[watchdog]\ntimeout = 9s\n{own}\n[watchdog:soft]\ndevice = /dev/watchdog1\ntimeout = 8s\n{soft}\n{LAMP}"
+        )
+    };
+    start(&mut guest, &config("pretimeout = 2s", "pretimeout = 3s"));
+    let soft = "/sys/class/watchdog/watchdog1";
+    assert_eq!(guest.ok(&format!("cat {soft}/identity {soft}/timeout")), "Software Watchdog\n8");
+    let in_force = format!("cat {SYS}/pretimeout {soft}/pretimeout");
+    assert_eq!(guest.ok(&in_force), "2\n3");
+    let shown = guest.ok(&format!("{CTL} watchdog --json"));
+    for said in [r#""pretimeout_ms":2000"#, r#""pretimeout_ms":3000"#] {
+        assert!(shown.contains(said), "{shown}");
+    }
+    guest.ok(&format!("sleep 20; {CTL} watchdog"));
+    guest.ok(&format!("cat >/etc/multusd.cfg <<'END'\n{}END\n{CTL} reload", config("", "pretimeout = 4s")));
+    assert_eq!(guest.ok(&in_force), "0\n4");
+    // The guard has the last word.
+    guest.ok(&format!("{CTL} quit --wait; until grep -q inactive {soft}/state && grep -q inactive {SYS}/state; do sleep 0.1; done"));
+    assert!(guest.event("WATCHDOG").is_none());
+}
+
+#[test]
+fn a_line_to_pulse_that_is_missing_at_the_start_is_found_when_it_comes_and_one_that_may_wait_is_refused() {
+    let mut guest = equipped("watchdog-late");
+    let driver = "/sys/bus/amba/drivers/pl061_gpio";
+    guest.ok(&format!("echo 9030000.pl061 >{driver}/unbind; ! ls /dev/gpiochip*"));
+    let config =
+        "[watchdog:outside]\ngpio = 9030000.pl061:5\nenable = 9030000.pl061:6\npulse = 300ms\ntimeout = 4s\n";
+    start(&mut guest, &format!("{config}{LAMP}"));
+    guest.ok(&format!("{CTL} status | grep 'watchdog outside: not armed'; {CTL} status lamp"));
+    // More than one look.
+    guest.ok("sleep 25");
+    guest.ok(&format!("echo 9030000.pl061 >{driver}/bind; ls /dev/gpiochip*"));
+    guest.await_line(6, true, guest_seconds(60));
+    for level in [true, false, true, false] {
+        guest.await_line(5, level, guest_seconds(10));
+    }
+    guest.ok(&format!("{CTL} watchdog; ! {CTL} status | grep 'not armed'"));
+    guest.sim_chip("slow", 4);
+    guest.ok(&format!("cat >/etc/multusd.cfg <<'END'\n[watchdog:outside]\ngpio = slow:1\n{LAMP}END"));
+    let reply = guest.order(&format!("{CTL} reload 2>&1")).expect("a reply");
+    let words = reply.text();
+    assert!(
+        reply.code == 1 && words.contains("[watchdog:outside]: gpio: this line is behind a bus"),
+        "{words}"
+    );
+    guest.ok(&format!("{CTL} watchdog; {CTL} quit --wait"));
+    // Neither is it pulsed where that is the first configuration there is.
+    start(&mut guest, &format!("[watchdog:outside]\ngpio = slow:1\n{LAMP}"));
+    guest.ok(&format!("{CTL} status | grep 'watchdog outside: not armed: this line is behind a bus'"));
+    guest.ok(&format!("{CTL} status lamp"));
+}

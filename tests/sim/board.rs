@@ -460,6 +460,9 @@ impl Board {
     /// One wake-up of the supervisor: drain, decide, save, perform.
     pub fn wake(&mut self, late: bool) {
         self.oracle.before(self.now, late, &self.core, &self.kids);
+        if self.wild {
+            self.hear_deaths();
+        }
         while let Some(event) = self.pending.pop_front() {
             self.oracle.observed(self.now, &event, &self.kids);
             self.core.observe(self.now, event);
@@ -497,6 +500,19 @@ impl Board {
             }
         }
         *self.actions = actions;
+    }
+
+    /// That a process is dead may be heard before the fact how it ended, and before everything else.
+    fn hear_deaths(&mut self) {
+        for index in 0..self.pending.len() {
+            if let Event::Exited { child, generation, .. } = self.pending[index]
+                && self.dice.roll(2) == 0
+                && let Some(force) = self.core.died(self.now, child, generation)
+            {
+                self.oracle.forced_early(self.now, &self.core, &self.kids, &force);
+                self.perform(force);
+            }
+        }
     }
 
     /// The supervisor is killed; the next one adopts what it left.

@@ -101,6 +101,44 @@ fn a_settled_child_with_outputs_is_forced_killed_forced_again_and_restarted() {
 }
 
 #[test]
+fn outputs_of_the_dead_are_forced_before_it_is_known_how_they_ended_and_that_proves_nothing() {
+    let (mut board, child) = settled(rules());
+    let now = board.now;
+    let died = |board: &mut Board, generation| board.core.died(now, child, Generation(generation));
+    assert_eq!(died(&mut board, 2), None, "another incarnation");
+    let force = Action::Force { child, attempt: 2, level: Level::Safe };
+    assert_eq!(died(&mut board, 1), Some(force));
+    assert_eq!(died(&mut board, 1), None, "twice at once");
+    assert_eq!(board.core.proof(child), (2, false));
+    // Read back, while the rest of its tree may be alive.
+    board.core.observe(now, Event::OutputsConfirmed { child, attempt: 2 });
+    assert!(!board.status(child).outputs_safe);
+    board.crash(child, Exit::Code(0));
+    board.run_for(0);
+    let expected = [
+        Action::Force { child, attempt: 3, level: Level::Safe },
+        Action::KillTree { child, generation: Generation(1) },
+        Action::Force { child, attempt: 4, level: Level::Safe },
+        Action::Spawn { child, generation: Generation(2) },
+    ];
+    assert_eq!(orders(&mut board), expected);
+}
+
+#[test]
+fn a_launcher_that_returns_and_a_program_without_outputs_are_no_reason_to_force() {
+    let mut board = Board::quiet();
+    let forking = board.install(Rules { kind: Kind::Forking, ..rules() });
+    board.run_for(0);
+    let generation = board.status(forking).generation;
+    assert!(generation.0 == 1 && state(&board, forking) == State::Starting);
+    let now = board.now;
+    assert_eq!(board.core.died(now, forking, generation), None);
+    let (mut board, child) = settled(plain());
+    let now = board.now;
+    assert_eq!(board.core.died(now, child, Generation(1)), None);
+}
+
+#[test]
 fn a_first_start_that_fails_pauses_and_pauses_double_up_to_the_cap() {
     let mut board = Board::quiet();
     let id = board.install(plain());

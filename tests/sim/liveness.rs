@@ -1,8 +1,11 @@
 //! Known answers about heartbeats, checks, levels of outputs and the gate.
 
 use multusd::supervisor::{
-    Action, CheckRules, ChildId, End, Event, Exit, Generation, Hook, Level, Order, Rules, State, Withheld,
+    Action, CheckRules, ChildId, End, Event, Exit, Generation, Hook, Level, Order, Rules, SignalKind, State,
+    Withheld,
 };
+
+use multusd::time::Instant;
 
 use crate::board::{Board, HookLuck, Murder, ms, rules};
 use crate::known_answers::{orders, plain, settled, state};
@@ -183,4 +186,89 @@ fn a_gate_that_opens_takes_back_no_stop_of_everything() {
     board.run_for(5000);
     assert_eq!(state(&board, child), State::Stopped);
     assert_eq!(board.oracle.finish_count, 1);
+}
+
+/// Since `begun`, in milliseconds: what was ordered of this child.
+fn since(board: &mut Board, begun: Instant) -> Vec<(u64, Action)> {
+    let log = std::mem::take(&mut board.log);
+    log.into_iter().map(|(at, action)| (at.since(begun).0, action)).collect()
+}
+
+#[test]
+fn who_said_that_it_ends_has_its_stop_time_then_the_signal_then_its_stop_time_again() {
+    let (mut board, child) = settled(plain());
+    board.kid(child).behaviour.deaf = true;
+    if let Some(tree) = &mut board.kid(child).tree {
+        tree.behaviour.deaf = true;
+    }
+    let (generation, begun) = (FIRST, board.now);
+    board.tell(Event::LeaveAnnounced { child, generation });
+    board.run_for(700);
+    // Said again it means nothing new.
+    board.tell(Event::LeaveAnnounced { child, generation });
+    board.run_for(1400);
+    assert_eq!(
+        since(&mut board, begun)[..2],
+        [
+            (1000, Action::Signal { child, generation, signal: SignalKind::Stop }),
+            (2000, Action::KillTree { child, generation })
+        ]
+    );
+    assert_eq!(board.status(child).last_end, Some(End::Hung));
+    board.run_for(6000);
+    // The next one has said nothing.
+    assert_eq!((state(&board, child), board.status(child).failures), (State::Running, 1));
+}
+
+#[test]
+fn who_said_that_it_ends_and_hears_the_signal_is_restarted_as_after_any_end() {
+    let (mut board, child) = settled(plain());
+    board.tell(Event::LeaveAnnounced { child, generation: FIRST });
+    board.run_for(1100);
+    assert_eq!(board.status(child).last_end, Some(End::Exited(Exit::Signal(15))));
+    assert_eq!((board.status(child).failures, board.status(child).generation), (1, Generation(2)));
+}
+
+#[test]
+fn an_owner_of_outputs_that_said_it_ends_and_stays_is_killed_when_its_stop_time_is_over() {
+    for rules in [rules(), Rules { heartbeat: None, ..rules() }, Rules { output_limit: None, ..rules() }] {
+        let (mut board, child) = settled(rules);
+        let (generation, begun) = (FIRST, board.now);
+        // Neither its silence nor a failing check is held against it until then.
+        board.hang(child);
+        board.tell(Event::LeaveAnnounced { child, generation });
+        board.run_for(999);
+        assert_eq!(state(&board, child), State::Running);
+        board.tell(Event::DeadlineExtended { child, generation, until: begun + ms(1500) });
+        board.run_for(500);
+        assert_eq!(state(&board, child), State::Running, "it asked for more");
+        board.run_for(1);
+        assert_eq!(board.status(child).last_end, Some(End::Hung));
+        let log = since(&mut board, begun);
+        assert!(log.contains(&(1500, Action::KillTree { child, generation })), "{log:?}");
+        assert!(!log.iter().any(|(_, action)| matches!(action, Action::Signal { .. })), "{log:?}");
+    }
+}
+
+#[test]
+fn a_successor_knows_who_said_that_it_ends_and_gives_its_time_anew() {
+    let (mut board, child) = settled(plain());
+    board.tell(Event::LeaveAnnounced { child, generation: FIRST });
+    board.run_for(900);
+    board.murder = Some(Murder::AfterPerforming);
+    board.wake(false);
+    board.run_for(950);
+    assert_eq!(state(&board, child), State::Running);
+    board.run_for(100);
+    assert_eq!(board.status(child).last_end, Some(End::Exited(Exit::Signal(15))));
+}
+
+#[test]
+fn checks_of_who_said_that_it_ends_are_over() {
+    let (mut board, child) = checked(1, 1);
+    board.tell(Event::LeaveAnnounced { child, generation: FIRST });
+    board.run_for(0);
+    board.kid(child).luck = HookLuck::Fail;
+    board.run_for(990);
+    assert_eq!(state(&board, child), State::Running);
 }

@@ -114,6 +114,8 @@ struct Seen {
     exited: bool,
     /// It said itself that it hangs.
     said_hung: Generation,
+    /// It said that it ends: which incarnation, when, and when it was asked to besides.
+    leaving: Option<(Generation, Instant, Option<Instant>)>,
     /// The heartbeat time that an incarnation asked for.
     beat_limit: Option<(Generation, Millis)>,
     earliest_start: Instant,
@@ -190,11 +192,25 @@ impl Oracle {
         self.echo = now;
         for seen in &mut self.seen {
             seen.beat = now;
+            seen.leaving = seen.leaving.map(|(generation, ..)| (generation, now, None));
             seen.before = None;
         }
     }
 
+    /// Whoever said that it ends has its stop time, and without outputs and heartbeat the ladder after that.
+    fn leave_due(seen: &Seen, status: &Status, rules: &Rules, now: Instant) -> Option<bool> {
+        let (_, said, asked) = seen.leaving.filter(|(generation, ..)| *generation == status.generation)?;
+        let hard = rules.heartbeat.is_some() || rules.output_limit.is_some();
+        let since = asked.filter(|asked| !hard && *asked >= status.since).unwrap_or(said.max(status.since));
+        Some((since + rules.stop_timeout).max(seen.extended).is_due(now))
+    }
+
     fn heartbeat_due(seen: &Seen, status: &Status, rules: &Rules, now: Instant) -> bool {
+        if status.state == State::Running
+            && let Some(due) = Self::leave_due(seen, status, rules, now)
+        {
+            return due;
+        }
         let Some(heartbeat) = rules.heartbeat.filter(|_| status.state == State::Running) else {
             return false;
         };
@@ -240,6 +256,11 @@ impl Oracle {
             }
             Event::HeartbeatChanged { child, generation, limit } if self.is_current(child, generation) => {
                 self.seen[child.index()].beat_limit = Some((generation, limit));
+            }
+            Event::LeaveAnnounced { child, generation } if self.is_current(child, generation) => {
+                let leaving = &mut self.seen[child.index()].leaving;
+                *leaving =
+                    leaving.filter(|(before, ..)| *before == generation).or(Some((generation, now, None)));
             }
             Event::GateClosed => self.gate_closed = true,
             Event::GateOpened => self.gate_closed = false,
@@ -347,6 +368,13 @@ impl Oracle {
         }
     }
 
+    /// A force that came before any other decision.
+    pub fn forced_early(&mut self, now: Instant, core: &Supervisor, kids: &[Option<Kid>], action: &Action) {
+        self.check(matches!(action, Action::Force { .. }), "3: only a force comes before its time");
+        self.check_action(now, core, kids, action);
+        self.counts.add("action: force before the exit");
+    }
+
     fn check_action(&mut self, now: Instant, core: &Supervisor, kids: &[Option<Kid>], action: &Action) {
         match *action {
             Action::Force { child, attempt, .. } => {
@@ -360,6 +388,14 @@ impl Oracle {
             Action::Signal { child, signal, .. } => {
                 if signal == SignalKind::Resume {
                     self.seen[child.index()].danger = None;
+                }
+                let status = core.status(child);
+                if signal == SignalKind::Stop
+                    && status.is_some_and(|status| status.state == State::Running)
+                    && let Some((_, _, asked)) = &mut self.seen[child.index()].leaving
+                {
+                    *asked = Some(now);
+                    self.counts.add("leaving: asked");
                 }
                 self.counts.add(match signal {
                     SignalKind::Stop => "action: stop signal",
@@ -512,7 +548,8 @@ impl Oracle {
         let simple = kid.rules.kind == Kind::Simple && !matches!(kid.rules.ready, Ready::Check(_));
         let healthy = simple && tree.main && !tree.hung && tree.behaviour.ready_after <= 300;
         let silent = matches!(status.last_end, Some(End::Hung | End::StartTimedOut))
-            && self.seen[slot].said_hung != status.generation;
+            && self.seen[slot].said_hung != status.generation
+            && self.seen[slot].leaving.is_none_or(|(generation, ..)| generation != status.generation);
         self.check_child(!(judged && healthy && silent), slot, "no healthy child is killed");
     }
 

@@ -171,6 +171,10 @@ impl Script {
                 let limit = ms(300 + self.dice.roll(1500));
                 self.board.tell(Event::HeartbeatChanged { child, generation, limit });
             }
+            16 => {
+                self.board.oracle.counts.add("fault: says that it ends");
+                self.board.tell(Event::LeaveAnnounced { child, generation });
+            }
             _ => self.change_configuration(Some(child)),
         }
     }
@@ -369,6 +373,8 @@ fn assert_interesting(total: &Counts, scripts: u64) {
         ("fault: check failed", 50),
         ("fault: gate", 50),
         ("fault: says that it hangs", 50),
+        ("fault: says that it ends", 50),
+        ("leaving: asked", 1),
         ("fault: supervisor oversleeps", 50),
         ("fault: supervisor killed", 50),
         ("fault: clock at its maximum", 1),
