@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use crate::config::{self, Config, Program};
 use crate::limits::LOG;
+use crate::sys::process;
 
 /// `log`. It is back at once when it fails, also the third time; its end is the last act of all, and takes the time
 /// that storage takes.
@@ -40,6 +41,15 @@ pub fn has_log(program: &Program, is_err: bool) -> bool {
 /// It is one of ours.
 pub fn is_bundled(program: &Program) -> bool {
     program.name == LOG
+}
+
+/// What a program may do as root: as it says; a bundled child may write where only others may.
+pub fn capabilities(program: &Program) -> Option<u64> {
+    const DAC_OVERRIDE: u64 = 1 << 1;
+    match is_bundled(program) {
+        true => process::is_root().then_some(if program.user.is_none() { DAC_OVERRIDE } else { 0 }),
+        false => program.capabilities,
+    }
 }
 
 #[cfg(test)]

@@ -10,11 +10,11 @@ use crate::config::{
     self, Config, HeartbeatKind, HookCommand, Line, LogFile, Program, ProgramKind, ProgramReady, Reload,
 };
 use crate::packed::{self, packed};
-use crate::sys::process::{self, Identity, Recipe};
+use crate::sys::process::{Identity, Recipe};
 use crate::sys::users::Accounts;
 use crate::sys::{file, proc};
 
-use super::bundled::{has_log, is_bundled};
+use super::bundled::{capabilities, has_log};
 use super::lines::{self, Spot};
 use super::outputs;
 
@@ -329,7 +329,7 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
             program.check.as_ref().map(|check| check_command(&check.command, &path)),
         ],
         exec: Exec {
-            command: own_command(program, &path),
+            command: command(&program.command, &path),
             environment,
             directory: program.directory.clone(),
             identity: identity.map(|identity| (identity.user, identity.group, identity.groups)),
@@ -340,7 +340,7 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
             affinity: program.cpu_affinity,
             io_priority: program.ioprio,
             oom_score: program.oom_score_adj,
-            capabilities: if is_bundled(program) { own_capabilities(program) } else { program.capabilities },
+            capabilities: capabilities(program),
             no_new_privs: program.no_new_privs,
             redirect_stderr: program.redirect_stderr,
             notify: uses_notify(program),
@@ -505,21 +505,6 @@ fn check_command(words: &[String], path: &str) -> Command {
         },
         _ => command(words, path),
     }
-}
-
-/// A bundled child is our own image, and called as we are.
-fn own_command(program: &Program, path: &str) -> Command {
-    let mut command = command(&program.command, path);
-    if let Some(word) = command.words.first_mut().filter(|_| is_bundled(program)) {
-        *word = "multusd".into();
-    }
-    command
-}
-
-/// What a bundled child may do as root: write where only others may.
-fn own_capabilities(program: &Program) -> Option<u64> {
-    const DAC_OVERRIDE: u64 = 1 << 1;
-    process::is_root().then_some(if program.user.is_none() { DAC_OVERRIDE } else { 0 })
 }
 
 fn strings(list: &[String]) -> Vec<CString> {

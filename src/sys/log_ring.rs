@@ -390,6 +390,21 @@ impl Ring {
         }
     }
 
+    /// Line ends in a part of the area (also of the discard area behind it), and whether the last one is not at its end.
+    pub(super) fn count_lines(&self, mut offset: u64, mut length: u64) -> (u64, bool) {
+        let (mut lines, mut torn) = (0, false);
+        let mut buffer = [0; 4096];
+        while length > 0 {
+            let part = &mut buffer[..length.min(4096) as usize];
+            self.copy(offset, part);
+            lines += part.iter().filter(|byte| **byte == b'\n').count() as u64;
+            torn = part.last() != Some(&b'\n');
+            offset += part.len() as u64;
+            length -= part.len() as u64;
+        }
+        (lines, torn)
+    }
+
     /// The record's header at a position that is at least `tail`; it is a record only if `tail` is not beyond it
     /// afterwards. Second: how many bytes it has.
     pub(super) fn peek(&self, position: u64) -> (Record, u64) {
