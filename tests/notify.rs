@@ -325,7 +325,9 @@ fn a_shell_script_speaks_through_multusctl() {
         let instance =
             Instance::scripted(&format!("notify-shell-{way}"), keys, &[("shell", script)], &config);
         let program = instance.await_state("shell", "running");
-        assert_eq!(program.status_text.as_deref(), Some("at work"));
+        // Said after READY=1, in a message of its own.
+        instance
+            .await_program("shell", "at work", |program| program.status_text.as_deref() == Some("at work"));
         wait(Duration::from_secs(4));
         assert_eq!(instance.pid("shell"), program.pid.unwrap(), "{}", instance.log());
         fs::write(instance.dir.join("enough"), "").unwrap();

@@ -112,9 +112,9 @@ impl Daemon {
             ("STATUS", ..) => return write_cut(&mut entry.status_text, format_args!("{value}")),
             ("ERRNO", ..) => {
                 let errno = number.unwrap_or(0) as i32;
-                return write_cut(&mut entry.last_words, format_args!("{}", describe(errno)));
+                return write_cut(&mut entry.words, format_args!("{}", describe(errno)));
             }
-            ("EXIT_STATUS", ..) => return write_cut(&mut entry.last_words, format_args!("{key}={value}")),
+            ("EXIT_STATUS", ..) => return write_cut(&mut entry.words, format_args!("{key}={value}")),
             _ => return,
         };
         self.observe(event);

@@ -110,6 +110,7 @@ impl Daemon {
         let Some(entry) = self.entry(child) else { return };
         let Some(record) = slot.exit().filter(|_| !entry.exit_taken) else { return };
         entry.exit_taken = true;
+        entry.last_words = std::mem::take(&mut entry.words);
         entry.process = None;
         entry.group_deadly |= slot.never_ran();
         let generation = Generation(slot.generation());

@@ -115,7 +115,7 @@ impl Daemon {
         slot.digest.store(entry.digest, SeqCst);
         entry.exit_taken = false;
         entry.status_text.clear();
-        entry.last_words.clear();
+        entry.words.clear();
         process::spawn(slot, generation.0, &entry.recipe, &wiring)?;
         if is_log {
             self.note_log_settings(child);

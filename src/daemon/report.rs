@@ -1,7 +1,7 @@
 //! The daemon in words: status for the control socket, reasons for people.
 
 use crate::protocol::{self, ProgramStatus};
-use crate::supervisor::{End, Exit, Hook, Status};
+use crate::supervisor::{End, Exit, Hook, State, Status};
 use crate::sys::page::Slot;
 use crate::sys::process::Stage;
 use crate::sys::{SysError, describe};
@@ -53,8 +53,11 @@ pub fn explain_end(entry: &mut Entry, end: Option<End>) {
         }
         Some(End::HookFailed) => entry.explain(format_args!("on_start failed")),
     }
-    if matches!(end, Some(End::Exited(_) | End::StartTimedOut)) && !entry.last_words.is_empty() {
-        for part in [" (", &entry.last_words, ")"] {
+    // One that took too long to start is explained while it still runs.
+    let is_there = entry.published == State::Stopping && !entry.exit_taken;
+    let words = if is_there { &entry.words } else { &entry.last_words };
+    if matches!(end, Some(End::Exited(_) | End::StartTimedOut)) && !words.is_empty() {
+        for part in [" (", words, ")"] {
             // What does not fit is left out.
             let _ = entry.reason.push_str(part);
         }

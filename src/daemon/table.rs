@@ -66,6 +66,8 @@ pub struct Entry {
     /// Its own words (`STATUS=`).
     pub status_text: Words,
     /// Its own words for why it ends (`ERRNO=`).
+    pub words: heapless::String<40>,
+    /// The same of the process before it, once that had ended.
     pub last_words: heapless::String<40>,
     /// What it last beat with: the time on its page, the byte on its port.
     pub beat_seen: u64,
@@ -152,6 +154,7 @@ impl Entry {
             retiring: false,
             adopted: false,
             status_text: Words::new(),
+            words: heapless::String::new(),
             last_words: heapless::String::new(),
             beat_seen: 0,
             check_text: Words::new(),

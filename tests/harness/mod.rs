@@ -292,7 +292,10 @@ pub fn signal(pid: u32, signal: i32) {
 /// Lives, and is no zombie.
 pub fn is_alive(pid: u32) -> bool {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    text.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))
+    let Some(rest) = text.rsplit(')').next().map(str::trim_start) else { return false };
+    // The first thread may be dead already, and another one read once more what was meant for a successor.
+    let has_threads = || fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|tasks| tasks.count() > 1);
+    !rest.is_empty() && (!rest.starts_with('Z') || has_threads())
 }
 
 pub fn processes() -> Vec<u32> {
