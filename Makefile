@@ -53,7 +53,7 @@ bloat: ## What each part of the aarch64 executable costs.
 cross: ## The executables by way of `cross`, for machines that are not Debian's.
 	@release/cross
 
-bench: ## multusd beside runit, s6, daemontools and supervisord, and the kernel's floor; hangs, heartbeats, bad clients, lines; 17 minutes.
+bench: ## multusd beside runit, s6, daemontools and supervisord, and the kernel's floor; hangs, heartbeats, bad clients, lines, logs; 20 minutes.
 	@scripts/need bench $(RUST) $(PEERS) strace $(RELEASE) $(QEMU)
 	cargo build --release
 	@bench/run
@@ -64,6 +64,7 @@ bench: ## multusd beside runit, s6, daemontools and supervisord, and the kernel'
 	@release/build x86_64
 	@bench/memory
 	@bench/memory --locked
+	@bench/log
 
 soak: ## The checks of `test` with counts for a night.
 	@scripts/need soak $(RUST_TEST) $(RELEASE) $(TRY_RELEASE) $(QEMU)

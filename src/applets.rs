@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use crate::ctl::table::Described;
-use crate::{ctl, daemon, probe, self_test};
+use crate::{child, ctl, daemon, probe, self_test};
 
 /// One applet.
 pub struct Applet {
@@ -46,6 +46,15 @@ pub const APPLETS: &[Applet] = &[
         },
         is_linked: false,
         run: probe::main,
+    },
+    Applet {
+        described: Described {
+            name: "log",
+            what: "keeps what programs write; only multusd runs it",
+            options: &[],
+        },
+        is_linked: false,
+        run: child::log::main,
     },
 ];
 

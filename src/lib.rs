@@ -3,6 +3,7 @@
 //! - [`supervisor`] DECIDES. Pure; facts in, orders out.
 //! - [`config`] READS TEXT. Pure; bytes in, tables or errors with their line out.
 //! - [`protocol`]: what `multusctl` and the daemon say to each other. Pure.
+//! - [`child`]: the bundled children, processes of our own image that are supervised like any program.
 //! - [`guard`] KEEPS ALIVE. Parent of every process; no policy.
 //! - [`daemon`] ACTS. The one loop, the one interpreter of [`supervisor::Action`].
 //! - [`sys`] TOUCHES THE KERNEL. The only unsafe code.
@@ -14,6 +15,7 @@
 #![deny(unsafe_code)]
 
 pub mod applets;
+pub mod child;
 pub mod client;
 pub mod config;
 pub mod ctl;

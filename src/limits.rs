@@ -4,8 +4,17 @@
 //! thing more than fits is a configuration error that names its line, never a failure at run time.
 //! A build with other capacities changes this file only.
 
-/// Programs one daemon supervises. Sizes the supervisor's table, the adoption page and `ChildSet`.
+/// Programs that may be configured.
 pub const PROGRAM_COUNT_MAX: usize = 128;
+
+/// The name of the bundled child that keeps the lines of all others; no program may be called so.
+pub const LOG: &str = "log";
+
+/// Bundled children: [`LOG`].
+pub const BUNDLED_COUNT: usize = 1;
+
+/// What one daemon supervises. Sizes the supervisor's table, the adoption page and `ChildSet`.
+pub const CHILD_COUNT_MAX: usize = PROGRAM_COUNT_MAX + BUNDLED_COUNT;
 
 /// Inputs that may be configured.
 pub const INPUT_COUNT_MAX: usize = 64;
@@ -40,7 +49,7 @@ pub const INCLUDE_COUNT_MAX: usize = 256;
 pub const ACTIONS_PER_CHILD_MAX: usize = 4;
 
 /// Orders of one `decide`: every child's, one feed and one finish.
-pub const ACTION_COUNT_MAX: usize = PROGRAM_COUNT_MAX * ACTIONS_PER_CHILD_MAX + 2;
+pub const ACTION_COUNT_MAX: usize = CHILD_COUNT_MAX * ACTIONS_PER_CHILD_MAX + 2;
 
 /// Bytes in one packet of the control protocol, either direction. Larger replies come in pages.
 pub const PACKET_BYTES_MAX: usize = 8192;
@@ -65,6 +74,12 @@ pub const CHECK_WINDOW_MAX: u8 = 32;
 
 /// Milliseconds of the shortest heartbeat: below, a busy board's scheduling is the longest silence.
 pub const HEARTBEAT_MS_MIN: u64 = 10;
+
+/// Bytes of the log ring's data, at the least: a pipe's worth, so that one read always has room.
+pub const LOG_RING_BYTES_MIN: u64 = 64 << 10;
+
+/// The same at the most: memory that is held for ever.
+pub const LOG_RING_BYTES_MAX: u64 = 16 << 20;
 
 /// Feed intervals after which the guard's last echo is stale and the watchdog starves. One echo is
 /// asked for per interval: two may be late on a busy board, a third says that nobody answers.
@@ -91,9 +106,8 @@ pub const ECHO_SILENCE_MS_MAX: u64 = 10_000;
 
 const _: () =
     assert!(ECHO_SILENCE_MS_MAX > BEAT_SILENCE_MS_MAX, "a supervisor that hangs is replaced, not obeyed");
-const _: () = assert!(PROGRAM_COUNT_MAX <= 4096, "child ids are 16 bit and tables are scanned linearly");
-const _: () = assert!(PROGRAM_COUNT_MAX.is_multiple_of(64), "ChildSet is made of whole 64 bit words");
+const _: () = assert!(CHILD_COUNT_MAX <= 4096, "child ids are 16 bit and tables are scanned linearly");
 const _: () = assert!(
-    ACTION_COUNT_MAX >= PROGRAM_COUNT_MAX * ACTIONS_PER_CHILD_MAX + 2,
+    ACTION_COUNT_MAX >= CHILD_COUNT_MAX * ACTIONS_PER_CHILD_MAX + 2,
     "invariant 7: the action list cannot overflow"
 );

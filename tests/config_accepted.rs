@@ -24,7 +24,7 @@ fn hook(words: &[&str], seconds: u64) -> HookCommand {
 
 #[test]
 fn defaults_are_the_documented_ones() {
-    let log = Log { file: LogFile::Auto, maxbytes: 1 << 20, backups: 1 };
+    let log = Log { file: LogFile::Auto, maxbytes: 1 << 20, backups: 1, syslog: false };
     let expected = Program {
         name: "a".into(),
         section: "a".into(),
@@ -58,6 +58,16 @@ fn defaults_are_the_documented_ones() {
         ..Daemon::default()
     };
     assert_eq!(loaded("").config.daemon, expected);
+    let expected = LogConfig {
+        ring: 256 << 10,
+        flush: Millis(10_000),
+        total_maxbytes: 64 << 20,
+        syslog: Syslog::Local,
+        kmsg: true,
+        daily_alarm: 50 << 20,
+        ..LogConfig::default()
+    };
+    assert_eq!(loaded("").config.log, expected);
 }
 
 #[test]
@@ -144,8 +154,8 @@ fn what_a_process_is_given() {
         umask: Some(0o27),
         environment_file: Some(OptionalFile { path: "/boot/a.env".into(), optional: true }),
         redirect_stderr: true,
-        stdout: Log { file: LogFile::None, maxbytes: 65536, backups: 4 },
-        stderr: Log { file: LogFile::Path("/log/a b".into()), maxbytes: 1 << 20, backups: 1 },
+        stdout: Log { file: LogFile::None, maxbytes: 65536, backups: 4, syslog: false },
+        stderr: Log { file: LogFile::Path("/log/a b".into()), maxbytes: 1 << 20, backups: 1, syslog: false },
         memory_max: Some(64 << 20),
         pids_max: Some(50),
         nice: Some(-5),
@@ -159,6 +169,32 @@ fn what_a_process_is_given() {
         ..program("")
     };
     assert_eq!(program(lines), expected);
+}
+
+#[test]
+fn how_lines_are_kept() {
+    let expected = Program {
+        log: ProgramLog { stamp: LogStamp::Monotonic, sync: true, rate: 100, fold: true, kmsg: true },
+        stdout: Log { syslog: true, ..program("").stdout },
+        ..program("")
+    };
+    let lines = "log_stamp = monotonic\nlog_sync = yes\nlog_rate = 100\nlog_fold = yes\nlog_kmsg = yes\n\
+        stdout_syslog = yes\nstderr_syslog = no";
+    assert_eq!(program(lines), expected);
+    let text = "[log]\nring = 1MB\nflush = 1min\ntotal_maxbytes = 16MB\nram_only = yes\ncompress = /bin/gzip -9\n\
+        syslog = udp:[::1]:5514\nkmsg = no\ndaily_alarm = 0\nuser = logger\n";
+    let expected = LogConfig {
+        ring: 1 << 20,
+        flush: Millis(60_000),
+        total_maxbytes: 16 << 20,
+        ram_only: true,
+        compress: vec!["/bin/gzip".into(), "-9".into()],
+        syslog: Syslog::Udp { host: "::1".into(), is_six: true, port: 5514 },
+        kmsg: false,
+        daily_alarm: 0,
+        user: Some("logger".into()),
+    };
+    assert_eq!(loaded(text).config.log, expected);
 }
 
 #[test]
@@ -267,11 +303,14 @@ fn a_pattern_that_matches_the_main_file_does_not_include_it_again() {
 
 #[test]
 fn keys_without_effect_and_an_empty_file_are_warned_of() {
-    let text = "[program:a]\ncommand = x\nstdout_syslog = true\nserverurl = AUTO\nnumprocs = 2\n";
+    let text = "[program:a]\ncommand = x\nstdout_events_enabled = true\nserverurl = AUTO\nnumprocs = 2\n";
     let warnings: Vec<String> = loaded(text).warnings.iter().map(Error::to_string).collect();
     assert_eq!(
         warnings,
-        ["multusd.cfg:3: stdout_syslog has no effect here", "multusd.cfg:4: serverurl has no effect here"]
+        [
+            "multusd.cfg:3: stdout_events_enabled has no effect here",
+            "multusd.cfg:4: serverurl has no effect here"
+        ]
     );
     let warnings: Vec<String> = loaded("").warnings.iter().map(Error::to_string).collect();
     assert_eq!(warnings, ["multusd.cfg: has no [program:NAME] section: nothing will run"]);
@@ -352,7 +391,7 @@ fn the_canonical_text_stands_for_itself() {
     );
     machine.file(
         "/boot/a.inc",
-        "[program:a] ; a\nUSER = pump\nstartsecs=1\ncommand = %(here)s/a %(ENV_X)s 'a ; b'\n   %(program_name)s\nstdout_syslog = 1",
+        "[program:a] ; a\nUSER = pump\nstartsecs=1\ncommand = %(here)s/a %(ENV_X)s 'a ; b'\n   %(program_name)s\nstdout_events_enabled = 1",
     );
     machine.env = vec![("X", " # 5% ; ")];
     let loaded = load(&mut machine, "/boot/multusd.cfg").unwrap();

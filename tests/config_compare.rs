@@ -35,8 +35,23 @@ fn programs_come_go_and_change() {
         amended: names(&["c"]),
         daemon_changed: true,
         board_changed: false,
+        log_changed: false,
     };
     assert_eq!(compare(&old, &new), expected);
+}
+
+#[test]
+fn how_lines_are_kept_is_no_matter_to_a_running_program() {
+    let text = |log: &str, keys: &str| config(&format!("[log]\n{log}[program:a]\ncommand = x\n{keys}"));
+    let plain = text("", "");
+    let changes = compare(&plain, &text("flush = 1min\n", ""));
+    assert_eq!(changes, Changes { log_changed: true, ..Changes::default() });
+    for keys in
+        ["stdout_syslog = yes", "log_stamp = none", "log_sync = yes", "log_rate = 1", "log_kmsg = yes"]
+    {
+        let changes = compare(&plain, &text("", keys));
+        assert_eq!(changes, Changes { amended: names(&["a"]), ..Changes::default() }, "{keys}");
+    }
 }
 
 #[test]

@@ -139,7 +139,7 @@ fn last_words_are_written_on_quit() {
     let main = "trap 'echo last words; echo last complaint >&2; exit 0' TERM\necho up\n\
                 while :; do \"${0%/*}/sleeper\" 1000 & wait; done";
     let config = "[program:a]\ncommand = %(here)s/main\nstartsecs = 0\n\
-        stdout_logfile = %(here)s/out\nstderr_logfile = %(here)s/err\n";
+        stdout_logfile = %(here)s/out\nstderr_logfile = %(here)s/err\nlog_stamp = none\n";
     let mut instance = Instance::scripted("lastwords", "", &[("main", main)], config);
     instance.await_lines("out", 1);
     instance.quit_clean();

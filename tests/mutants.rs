@@ -262,8 +262,8 @@ const MUTATIONS: &[Mutation] = &[
         name: "has a list too small for all children",
         invariant: 7,
         file: "src/limits.rs",
-        find: "PROGRAM_COUNT_MAX * ACTIONS_PER_CHILD_MAX + 2;",
-        replace: "PROGRAM_COUNT_MAX * 2;",
+        find: "CHILD_COUNT_MAX * ACTIONS_PER_CHILD_MAX + 2;",
+        replace: "CHILD_COUNT_MAX * 2;",
         death: Death::Compiler,
     },
     Mutation {

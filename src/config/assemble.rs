@@ -11,7 +11,7 @@ use super::live;
 use super::report::Report;
 use super::text::{Block, Document, Entry};
 use super::words::{find, name_fault};
-use super::{Config, Daemon, HookCommand, Program, ProgramKind, ProgramReady, Reload};
+use super::{Config, Daemon, HookCommand, LogConfig, Program, ProgramKind, ProgramReady, Reload};
 use crate::limits::PROGRAM_COUNT_MAX;
 use crate::time::Millis;
 
@@ -73,6 +73,7 @@ pub(super) struct Draft {
     pub(super) watchdog_timeout: Millis,
     pub(super) pretimeout: Option<Millis>,
     pub(super) temperature: Temperature,
+    pub(super) log: LogConfig,
 }
 
 /// `ready` as it is written.
@@ -102,21 +103,21 @@ impl Draft {
 /// The configuration that the document says; with errors in the report it is not complete.
 pub(super) fn assemble(document: Document) -> (Config, Report) {
     let Document { blocks, mut report, incomplete, .. } = document;
-    let mut config = Config { daemon: Draft::with_defaults().daemon, ..Config::default() };
+    let Draft { daemon, log, .. } = Draft::with_defaults();
+    let mut config = Config { daemon, log, ..Config::default() };
     let mut linked: Vec<Linked> = Vec::new();
     for block in &blocks {
         match block.section {
-            Section::Daemon => {
-                let mut draft = Draft::with_defaults();
-                fill(&mut draft, block, &mut report, &mut |name| Meaning::Nothing(unknown(name, "")));
-                config.daemon = draft.daemon;
-            }
             Section::Program => processes(block, &mut linked, &mut report),
             Section::Include => {}
-            _ => {
+            section => {
                 let mut draft = Draft::with_defaults();
                 fill(&mut draft, block, &mut report, &mut |name| Meaning::Nothing(unknown(name, "")));
-                assemble_board::add(&mut config.board, draft, block, &mut report);
+                match section {
+                    Section::Daemon => config.daemon = draft.daemon,
+                    Section::Log => config.log = draft.log,
+                    _ => assemble_board::add(&mut config.board, draft, block, &mut report),
+                }
             }
         }
     }

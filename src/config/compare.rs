@@ -19,6 +19,8 @@ pub struct Changes {
     pub daemon_changed: bool,
     /// Inputs, outputs, watchdogs or the temperature are different.
     pub board_changed: bool,
+    /// `[log]` is different: what keeps lines is restarted, and no program.
+    pub log_changed: bool,
 }
 
 /// Compares.
@@ -26,6 +28,7 @@ pub fn compare(old: &Config, new: &Config) -> Changes {
     let mut changes = Changes {
         daemon_changed: old.daemon != new.daemon,
         board_changed: old.board != new.board,
+        log_changed: old.log != new.log,
         ..Changes::default()
     };
     for program in &new.programs {
@@ -57,7 +60,7 @@ fn keeps_running(old: &Program, new: &Program) -> bool {
         place: _, priority: _, autostart: _, autorestart: _, exitcodes: _, startsecs: _, startretries: _,
         stopsignal: _, stopwaitsecs: _, stopasgroup: _, killasgroup: _, stop_command: _, reload: _, after: _,
         requires: _, start_timeout: _, restart_delay: _, restart_delay_max: _, restart_reset: _, on_start: _,
-        on_stop: _, on_failure: _, memory_max: _, pids_max: _, check: _,
+        on_stop: _, on_failure: _, memory_max: _, pids_max: _, check: _, log: _,
         // What it was started with.
         name, section, command, directory, user, group, umask, environment, environment_file, redirect_stderr,
         stdout, stderr, kind, pidfile, ready, rlimits, nice, scheduling, cpu_affinity, ioprio,
@@ -66,7 +69,7 @@ fn keeps_running(old: &Program, new: &Program) -> bool {
     // A descriptor or a socket is given to a process at its start; the other ways to be ready are
     // our own observations.
     let given = |ready: &ProgramReady| matches!(ready, ProgramReady::Descriptor(_) | ProgramReady::Notify);
-    // A process has a pipe or /dev/null; where the pipe leads is the log writer's business.
+    // A process has a pipe or /dev/null; where the pipe leads is the business of `log`.
     let log = |log: &Log| log.file == LogFile::None;
     let ready_same = *ready == new.ready || !given(ready) && !given(&new.ready);
     ready_same

@@ -81,7 +81,7 @@ const SYNTAX: [(&str, &[&str]); 4] = [
     (
         "File",
         &[
-            "The file is UTF-8, with or without byte order mark, with line ends of any kind. It has sections, [multusd], [include], [program:NAME], [input:NAME], [output:NAME], [watchdog] (and [watchdog:NAME]) and [temperature], and in them lines of key = value. Names of keys are those of Supervisor where Supervisor has the key. They may be written in upper or lower case.",
+            "The file is UTF-8, with or without byte order mark, with line ends of any kind. It has sections, [multusd], [include], [program:NAME], [input:NAME], [output:NAME], [watchdog] (and [watchdog:NAME]), [temperature] and [log], and in them lines of key = value. Names of keys are those of Supervisor where Supervisor has the key. They may be written in upper or lower case.",
             "A comment begins with ; or # at the start of a line, or after white space outside of quotes. A line that is indented more than its key continues the value. A section or key that is there twice is an error, and so is one that is not known.",
             "All errors are reported at once, with file and line. A file with errors changes nothing: the configuration that is running stays.",
         ],

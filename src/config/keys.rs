@@ -27,6 +27,8 @@ pub(super) enum Section {
     Watchdog,
     /// `[temperature]`
     Temperature,
+    /// `[log]`
+    Log,
 }
 
 /// Whether a section has a name after its colon.
@@ -47,6 +49,7 @@ impl Section {
             Section::Output => "[output:NAME]",
             Section::Watchdog => "[watchdog]",
             Section::Temperature => "[temperature]",
+            Section::Log => "[log]",
         }
     }
 
@@ -309,6 +312,7 @@ impl Kind {
                 LINE => "0 to 57 on the header",
                 DEGREES => "-999.999 to 999.999",
                 CHECKS => "1 to 32",
+                RING => "64KB to 16MB",
                 _ => "",
             }
             .into(),
@@ -331,6 +335,8 @@ pub(super) const READY: &str = "one of uptime, notify, fd, fd:N, pidfile, check"
 pub(super) const RETRIES: &str = "a whole number or forever";
 pub(super) const LINE: &str = "a line (NUMBER, CHIP-LABEL:NUMBER or its name)";
 pub(super) const DEGREES: &str = "a temperature in degrees Celsius";
+pub(super) const RING: &str = "a size of memory";
+pub(super) const SYSLOG: &str = "no, local or udp:ADDRESS:PORT (names are not looked up)";
 pub(super) const CHECK: &str = "a command, tcp:HOST:PORT, unix:PATH or http://HOST[:PORT]/PATH";
 pub(super) const CHECKS: &str = "a number or NUMBER of NUMBER";
 
@@ -351,7 +357,7 @@ pub(super) struct Group {
 }
 
 /// All keys, in the order of the documentation.
-pub(super) static GROUPS: [Group; 14] = [
+pub(super) static GROUPS: [Group; 16] = [
     Group { section: Section::Daemon, title: "The daemon", keys: super::program_keys::DAEMON },
     Group { section: Section::Include, title: "Further files", keys: super::program_keys::INCLUDE },
     Group { section: Section::Program, title: "What runs", keys: super::program_keys::WHAT },
@@ -360,12 +366,14 @@ pub(super) static GROUPS: [Group; 14] = [
     Group { section: Section::Program, title: "Health, inputs and outputs", keys: super::board_keys::HEALTH },
     Group { section: Section::Program, title: "Stopping and reloading", keys: super::program_keys::STOP },
     Group { section: Section::Program, title: "Output", keys: super::process_keys::OUTPUT },
+    Group { section: Section::Program, title: "Lines of output", keys: super::log_keys::PROGRAM },
     Group { section: Section::Program, title: "Rights and resources", keys: super::process_keys::RESOURCES },
     Group { section: Section::Program, title: "Without effect", keys: super::process_keys::NO_EFFECT },
     Group { section: Section::Input, title: "An input", keys: super::board_keys::INPUT },
     Group { section: Section::Output, title: "An output", keys: super::board_keys::OUTPUT },
     Group { section: Section::Watchdog, title: "A watchdog", keys: super::board_keys::WATCHDOG },
     Group { section: Section::Temperature, title: "Too hot, too cold", keys: super::board_keys::TEMPERATURE },
+    Group { section: Section::Log, title: "Logs", keys: super::log_keys::LOG },
 ];
 
 /// The keys of a section.

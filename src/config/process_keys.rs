@@ -234,8 +234,6 @@ pub(super) static NO_EFFECT: &[Key] = &[
         "false",
         "Supervisor's output events; no effect here."
     ),
-    key!("stdout_syslog", NoEffect, "(not set)", "false", "Supervisor's output to syslog; no effect here."),
-    key!("stderr_syslog", NoEffect, "(not set)", "false", "Supervisor's output to syslog; no effect here."),
     key!("serverurl", NoEffect, "(not set)", "AUTO", "Address of Supervisor's server; no effect here."),
 ];
 

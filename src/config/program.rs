@@ -24,6 +24,8 @@ pub struct Config {
     pub programs: Vec<Rc<Program>>,
     /// Inputs, outputs, watchdogs, temperature.
     pub board: Board,
+    /// `[log]`.
+    pub log: LogConfig,
 }
 
 /// `[multusd]`: the daemon's own settings.
@@ -119,6 +121,8 @@ pub struct Program {
     pub stdout: Log,
     /// `stderr_logfile…`
     pub stderr: Log,
+    /// `log_…`
+    pub log: ProgramLog,
     /// `type`
     pub kind: ProgramKind,
     /// `pidfile`
@@ -256,6 +260,79 @@ pub struct Log {
     pub maxbytes: u64,
     /// Rotated files kept.
     pub backups: u32,
+    /// `…_syslog`: lines go to syslog too.
+    pub syslog: bool,
+}
+
+/// How the lines of a program are kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProgramLog {
+    /// `log_stamp`
+    pub stamp: LogStamp,
+    /// `log_sync`: every line is written and synced at once.
+    pub sync: bool,
+    /// `log_rate`: lines per second of each stream; 0: no limit.
+    pub rate: u32,
+    /// `log_fold`: repeated lines are counted.
+    pub fold: bool,
+    /// `log_kmsg`: lines go to the kernel's log too.
+    pub kmsg: bool,
+}
+
+/// `log_stamp`: what a line in a file begins with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogStamp {
+    /// `both`: first `wall`, then `monotonic`
+    #[default]
+    Both,
+    /// `wall`: the date and time, UTC.
+    Wall,
+    /// `monotonic`: seconds since boot.
+    Monotonic,
+    /// `none`
+    None,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogConfig {
+    /// Bytes of the ring's data, `limits::LOG_RING_BYTES_MIN..=LOG_RING_BYTES_MAX`.
+    pub ring: u64,
+    /// Lines wait at most so long.
+    pub flush: Millis,
+    /// Bytes of all log files together.
+    pub total_maxbytes: u64,
+    /// No file is written.
+    pub ram_only: bool,
+    /// `compress`, split; empty: rotated files stay as they are.
+    pub compress: Vec<String>,
+    /// Where lines for syslog go.
+    pub syslog: Syslog,
+    /// Lines with `log_kmsg` go to the kernel's log.
+    pub kmsg: bool,
+    /// Bytes written per day and stream above which it is said; 0: never.
+    pub daily_alarm: u64,
+    /// User who writes the files; none: multusd's.
+    pub user: Option<String>,
+}
+
+/// `syslog =`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Syslog {
+    /// `no`
+    #[default]
+    No,
+    /// `local`: /dev/log
+    Local,
+    /// `udp:ADDRESS:PORT`
+    Udp {
+        /// As inet_pton(3) takes it.
+        host: String,
+        /// It is one of IP version 6.
+        is_six: bool,
+        /// 1 to 65535.
+        port: u16,
+    },
 }
 
 /// `…_logfile`

@@ -61,7 +61,7 @@ impl<'a> CheckTarget<'a> {
 }
 
 /// `ADDRESS:PORT`, `[ADDRESS]:PORT`; without a port that `port`.
-fn server(text: &str, port: Option<u16>) -> Option<Server<'_>> {
+pub(super) fn server(text: &str, port: Option<u16>) -> Option<Server<'_>> {
     let (host, is_six, rest) = match text.strip_prefix('[') {
         Some(text) => {
             let (host, rest) = text.split_once(']')?;

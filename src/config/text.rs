@@ -424,8 +424,7 @@ fn looks_like_a_line(key: &Key, line: &str) -> bool {
 }
 
 /// Sections of later versions. Their names are taken, so that no file has to be changed then.
-const RESERVED: [&str; 9] =
-    ["status-led", "modbus", "dido", "lan", "reach", "openvpn", "web", "log", "children"];
+const RESERVED: [&str; 8] = ["status-led", "modbus", "dido", "lan", "reach", "openvpn", "web", "children"];
 
 /// Supervisor's sections that have no counterpart.
 const SUPERVISORS: [&str; 8] = [

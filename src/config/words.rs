@@ -115,6 +115,8 @@ pub(super) fn name_fault(name: &str) -> Option<String> {
         "" => "is empty",
         // `multusctl stop all` means all of them.
         "all" => "means all programs",
+        // What keeps the lines of all others has its row among them.
+        "log" => "means multusd's own log",
         _ if name.starts_with(['.', '-']) => "begins with a dot or a hyphen",
         _ if name.len() > NAME_BYTES_MAX => return Some(format!("is longer than {NAME_BYTES_MAX} bytes")),
         _ => match name

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Call, Exit, Failure, fail, nearest, words};
 use crate::config;
-use crate::limits::{PACKET_BYTES_MAX, PROGRAM_COUNT_MAX};
+use crate::limits::{CHILD_COUNT_MAX, LOG, PACKET_BYTES_MAX};
 use crate::protocol::{self, DaemonStatus, Event, LiveTimes, ProgramStatus, Refusal, Reply, Request};
 use crate::sys::clock::now;
 use crate::sys::control_client::{Client, Trouble};
@@ -152,10 +152,12 @@ impl Daemon {
         self.pages(|from| Request::Status { from }, &mut |reply| match reply {
             Reply::Status { programs, next } => {
                 all.extend(programs);
-                Ok(next.filter(|_| all.len() <= PROGRAM_COUNT_MAX))
+                Ok(next.filter(|_| all.len() <= CHILD_COUNT_MAX))
             }
             other => Err(unexpected(&other)),
         })?;
+        // What keeps the lines of all others comes last.
+        all.sort_by_key(|program| program.name == LOG);
         Ok(all)
     }
 
@@ -179,7 +181,11 @@ impl Daemon {
         let programs = self.programs()?;
         let mut named: Vec<ProgramStatus> = Vec::new();
         for word in words {
-            let meant = |program: &&ProgramStatus| word == "all" || matches(word, &program.name);
+            // `log` is meant only by its name.
+            let meant = |program: &&ProgramStatus| match program.name == LOG {
+                true => word == LOG,
+                false => word == "all" || matches(word, &program.name),
+            };
             let mut found = programs.iter().filter(meant).peekable();
             if found.peek().is_none() && word != "all" {
                 let hint = nearest::suggestion(word, programs.iter().map(|program| program.name.as_str()));

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering::SeqCst;
 
 use crate::config::{self, Config};
-use crate::limits::{CONTROL_CLIENT_COUNT_MAX, PROGRAM_COUNT_MAX};
+use crate::limits::{CHILD_COUNT_MAX, CONTROL_CLIENT_COUNT_MAX};
 use crate::protocol::Text;
 use crate::supervisor::{Actions, ChildId, Event, Generation, Saved, Supervisor};
 use crate::sys::cgroup::Hierarchy;
@@ -155,7 +155,7 @@ impl Daemon {
         daemon.watch_control();
         daemon.in_force = InForce::new(config, prepared.resolved);
         daemon.adopt_outputs();
-        for index in 0..PROGRAM_COUNT_MAX.min(page.program_slots.load(SeqCst) as usize) {
+        for index in 0..CHILD_COUNT_MAX.min(page.program_slots.load(SeqCst) as usize) {
             daemon.adopt(ChildId(index as u16));
         }
         daemon.apply(daemon.in_force.clone(), page.probation_until.load(SeqCst) != 0);
@@ -163,7 +163,6 @@ impl Daemon {
         if page.stopping.load(SeqCst) != 0 {
             daemon.stop_everything();
         }
-        daemon.reload.writer_is_stale = false;
         daemon.take_exits();
         Ok(daemon)
     }
@@ -185,7 +184,7 @@ impl Daemon {
             core: Box::new(Supervisor::new(page.life.load(SeqCst))),
             actions: Box::new(Actions::new()),
             undecided: false,
-            table: (0..PROGRAM_COUNT_MAX).map(|_| None).collect(),
+            table: (0..CHILD_COUNT_MAX).map(|_| None).collect(),
             hierarchy: None,
             is_hardened: false,
             clients: [const { None }; CONTROL_CLIENT_COUNT_MAX],
@@ -204,6 +203,7 @@ impl Daemon {
             sought: None,
             seeks: 0,
             watch: super::watchdog::Watch::default(),
+            logs: super::logs::Logs::default(),
             retry_at: None,
             _guard: guard,
             run_dir,
@@ -410,7 +410,8 @@ fn first_configuration(page: &Page, options: &Options) -> First {
 /// The last good configuration, if one was kept.
 fn last_good_configuration(page: &Page, options: &Options) -> Option<Prepared> {
     let text = state_dir(&options.config).and_then(|directory| last_good::recall(Path::new(&directory)))?;
-    let loaded = config::load_text(&text).ok()?;
+    let mut loaded = config::load_text(&text).ok()?;
+    super::bundled::add(&mut loaded.config);
     let run_dir = run_dir(options, &loaded.config);
     let around = SurroundingsOwned { run_dir, life: page.life.load(SeqCst) };
     let (resolved, _) = resolve_all(&loaded.config, &around);

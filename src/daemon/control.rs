@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
+use crate::limits::LOG;
 use crate::protocol::{self, DaemonStatus, Refusal, Reply, Request, Text};
 use crate::supervisor::{Event, Order, State};
 use crate::sys::clock;
@@ -89,7 +90,7 @@ impl Daemon {
             supervisor_pid: std::process::id(),
             uptime_ms: now.since(crate::time::Instant(self.page.started_at.load(SeqCst))).0,
             supervisor_restarts: self.page.supervisor_restarts.load(SeqCst),
-            programs: self.table.iter().flatten().count() as u16,
+            programs: self.table.iter().flatten().filter(|entry| entry.name() != LOG).count() as u16,
             shutdown_in_ms: self.shutdown_pending().map(|at| at.since(now).0),
             config_note: self.note.clone(),
             limitations,

@@ -11,6 +11,7 @@ use crate::sys::proc::{MARKER, Quarry};
 use crate::sys::users::Accounts;
 use crate::sys::{cgroup, file, proc, tcp};
 
+use super::bundled;
 use super::files::RealFiles;
 use super::spec::{Base, Resolved, Surroundings, resolve};
 
@@ -20,8 +21,6 @@ use super::spec::{Base, Resolved, Surroundings, resolve};
 pub enum Job {
     /// Reads the configuration for a reload.
     Load,
-    /// Writes program output to files.
-    Write,
     /// Keeps the last good configuration.
     Save,
     /// Looks for a GPIO line.
@@ -177,7 +176,8 @@ pub struct Read {
 /// Reads and resolves the configuration. `Err`: one line per error.
 pub fn prepare(path: &Path, around: &dyn Fn(&config::Config) -> SurroundingsOwned) -> Result<Read, String> {
     let path = super::files::absolute(&path.to_string_lossy());
-    let loaded = config::load(&mut RealFiles, &path).map_err(|errors| errors.to_string())?;
+    let mut loaded = config::load(&mut RealFiles, &path).map_err(|errors| errors.to_string())?;
+    bundled::add(&mut loaded.config);
     let around = around(&loaded.config);
     let (resolved, errors) = resolve_all(&loaded.config, &around);
     let missing = sentences(&loaded, &errors).collect();
@@ -187,6 +187,9 @@ pub fn prepare(path: &Path, around: &dyn Fn(&config::Config) -> SurroundingsOwne
 
 /// What a configuration needs and this machine has not, a sentence each.
 pub fn missing_here(loaded: &config::Loaded) -> Vec<String> {
+    let mut loaded = loaded.clone();
+    bundled::add(&mut loaded.config);
+    let loaded = &loaded;
     let around = SurroundingsOwned { run_dir: loaded.config.daemon.run_dir.clone().into(), life: 0 };
     let (_, errors) = resolve_all(&loaded.config, &around);
     sentences(loaded, &errors).collect()
@@ -196,6 +199,7 @@ fn sentences(loaded: &config::Loaded, errors: &[(usize, String)]) -> impl Iterat
     let file = |index: u16| loaded.sources.names.get(usize::from(index)).map_or("", String::as_str);
     errors.iter().map(move |(index, error)| match loaded.config.programs.get(*index) {
         None => format!("{}: {error}", file(0)),
+        Some(program) if bundled::is_bundled(program) => format!("{}: [{}]: {error}", file(0), program.name),
         Some(program) => {
             let place = program.place;
             format!("{}:{}: [program:{}]: {error}", file(place.file), place.line, program.section)

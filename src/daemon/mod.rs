@@ -11,6 +11,7 @@ macro_rules! say {
 
 mod beats;
 mod boot;
+mod bundled;
 mod check;
 mod clients;
 mod control;
@@ -22,6 +23,7 @@ mod inputs;
 mod jobs;
 mod last_good;
 mod lines;
+mod logs;
 mod news;
 mod notify;
 mod observe;
@@ -35,16 +37,15 @@ mod spec;
 mod table;
 mod temperature;
 mod watchdog;
-mod writer;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::SeqCst;
 
 use crate::config;
-use crate::limits::{CONTROL_CLIENT_COUNT_MAX, PROGRAM_COUNT_MAX};
+use crate::limits::{CHILD_COUNT_MAX, CONTROL_CLIENT_COUNT_MAX, LOG};
 use crate::protocol::{self, LIMITATION_COUNT_MAX, Text};
-use crate::supervisor::{Action, Actions, ChildId, Event, Supervisor};
+use crate::supervisor::{Action, Actions, ChildId, Event, State, Supervisor};
 use crate::sys::cgroup::Hierarchy;
 use crate::sys::clock;
 use crate::sys::input::Board;
@@ -94,6 +95,7 @@ enum Token {
     Input(usize),
     Beat(ChildId),
     BeatLink(ChildId),
+    Log,
 }
 
 impl Token {
@@ -110,6 +112,7 @@ impl Token {
             Token::Input(index) => (9, index),
             Token::Beat(child) => (10, child.index()),
             Token::BeatLink(child) => (11, child.index()),
+            Token::Log => (12, 0),
         };
         kind << 32 | index as u64
     }
@@ -129,6 +132,7 @@ impl Token {
             9 => Token::Input(index),
             10 => Token::Beat(child),
             11 => Token::BeatLink(child),
+            12 => Token::Log,
             _ => return None,
         })
     }
@@ -172,6 +176,7 @@ struct Daemon {
     sought: Option<config::Line>,
     seeks: u32,
     watch: watchdog::Watch,
+    logs: logs::Logs,
     /// Memory is locked, or not, as the configuration in force has it.
     is_hardened: bool,
     /// When what could not be done for want of a process or of memory is tried again.
@@ -216,6 +221,7 @@ impl Daemon {
                 self.outputs_deadline(),
                 self.pulse_deadline(),
                 self.temperature_deadline(),
+                self.log_deadline(),
             ];
             // A timer that cannot be armed is a lost deadline: the next event comes anyway, and
             // the kernel does not refuse what it granted at the start.
@@ -223,6 +229,7 @@ impl Daemon {
             self.take_events(true);
             self.beat_to_guard();
             self.judge_temperature();
+            self.check_log();
         }
     }
 
@@ -296,6 +303,7 @@ impl Daemon {
             Token::Input(slot) => self.take_edges(slot),
             Token::Beat(child) => self.take_beat(child),
             Token::BeatLink(child) => self.take_link_bytes(child),
+            Token::Log => self.log_has_something(),
         }
     }
 
@@ -408,6 +416,7 @@ impl Daemon {
     /// Tells subscribers what changed.
     fn publish(&mut self) {
         let before = self.news.next();
+        let mut failed = false;
         let now = clock::now();
         for (index, entry) in self.table.iter_mut().enumerate() {
             let Some(entry) = entry else { continue };
@@ -417,6 +426,7 @@ impl Daemon {
             }
             let from = std::mem::replace(&mut entry.published, status.state);
             report::explain_end(entry, status.last_end);
+            failed |= status.failures > 0 && status.state != State::Running && entry.name() != LOG;
             let slot = self.page.program(index);
             self.news.add(protocol::Event {
                 seq: 0,
@@ -427,6 +437,9 @@ impl Daemon {
                 pid: if slot.is_alive() { slot.main() } else { 0 },
                 reason: entry.reason.clone(),
             });
+        }
+        if failed {
+            self.flush_log();
         }
         if self.news.next() != before {
             self.tell_subscribers();
@@ -509,4 +522,4 @@ fn borrow(descriptor: &OwnedFd) -> BorrowedFd<'_> {
     descriptor.as_fd()
 }
 
-const _: () = assert!(PROGRAM_COUNT_MAX <= u16::MAX as usize);
+const _: () = assert!(CHILD_COUNT_MAX <= u16::MAX as usize);

@@ -37,10 +37,18 @@ impl Daemon {
                 self.take_hook_exit(child);
             }
         }
-        for job in [Job::Load, Job::Write, Job::Save, Job::Find, Job::Verify, Job::Temperature] {
+        for job in [Job::Load, Job::Save, Job::Find, Job::Verify, Job::Temperature] {
             self.take_job_exit(job);
         }
         self.page.exits_seen.store(written, SeqCst);
+    }
+
+    /// For a job's exit that was taken: told once.
+    pub(super) fn job_has_ended(&self, job: Job) -> Option<i32> {
+        let slot = self.page.job(job as usize);
+        let record = slot.exit()?;
+        let taken = slot.flags.swap(1, SeqCst) != 0;
+        (!taken).then_some(if record.signalled { -1 } else { i32::from(record.value) })
     }
 
     /// A main process is dead: its outputs are forced before it is known how it ended.

@@ -12,10 +12,10 @@ use crate::sys::process::{self, EXTRA_COUNT_MAX, Wiring};
 use crate::sys::{SysError, cgroup, file, poll, socket};
 
 use super::jobs::{self, Tree};
-use super::report;
 use super::spec::HookKind;
 use super::table::{Beside, Entry};
 use super::{Daemon, Token, borrow};
+use super::{bundled, logs, report};
 
 /// What a check may print; more of it does not fit, and the check is told so (EPERM).
 pub const CHECK_TEXT_BYTES: u32 = 4096;
@@ -79,6 +79,8 @@ impl Daemon {
         let born_in_cgroup = self.renew_group(child);
         let mut extra = heapless::Vec::<_, EXTRA_COUNT_MAX>::new();
         self.hand_over(child, &mut extra)?;
+        let is_log = self.table[index].as_ref().is_some_and(|entry| bundled::is_bundled(&entry.program));
+        let input = self.page.kept(Keep::LogSettings).filter(|_| is_log);
         let Some(entry) = self.entry(child) else { return Ok(()) };
         if let Some(why) = &entry.spec.missing {
             super::table::write_cut(&mut entry.reason, format_args!("{why}"));
@@ -94,8 +96,16 @@ impl Daemon {
             let _ = extra.push((end.unwrap_or(null), number));
         }
         let wiring = Wiring {
-            standard: streams(entry, slot, null),
+            standard: match input {
+                Some(input) => [input, null, 2],
+                None => streams(entry, slot, null),
+            },
             extra: &extra,
+            inherited: &|give| {
+                if is_log {
+                    logs::inherited(page, give);
+                }
+            },
             cgroup: entry.group.as_ref().map(borrow),
             born_in_cgroup,
             watch: kept_beat,
@@ -107,6 +117,10 @@ impl Daemon {
         entry.status_text.clear();
         entry.words.clear();
         process::spawn(slot, generation.0, &entry.recipe, &wiring)?;
+        if is_log {
+            self.note_log_settings(child);
+        }
+        let Some(entry) = self.entry(child) else { return Ok(()) };
         entry.process = super::observe::handle(page, slot);
         self.watch_process(child);
         self.release_outputs(child);
@@ -358,6 +372,7 @@ impl Daemon {
             let wiring = Wiring {
                 standard,
                 extra: &[],
+                inherited: &|_| (),
                 cgroup: entry.group.as_ref().map(borrow),
                 born_in_cgroup,
                 watch: None,
@@ -411,39 +426,6 @@ impl Daemon {
             None if !entry.beside_is_old => process::kill_if_there(-leader, libc::SIGKILL),
             _ => {}
         }
-    }
-
-    /// Pipes to the log writer, as the configuration has them now.
-    pub(super) fn refresh_streams(&mut self, child: ChildId) {
-        let slot = self.page.program(child.index());
-        let Some(entry) = self.entry(child) else { return };
-        let wanted = [
-            (entry.spec.stdout.is_some(), KeepForProgram::OutRead, KeepForProgram::OutWrite),
-            (entry.spec.stderr.is_some(), KeepForProgram::ErrRead, KeepForProgram::ErrWrite),
-        ];
-        let mut failed = None;
-        for (wanted, read_end, write_end) in wanted {
-            // One end alone, of a supervisor that was killed between the two, is as good as none.
-            let whole = slot.kept(read_end).is_some() && slot.kept(write_end).is_some();
-            match (wanted, whole) {
-                (true, false) => match file::pipe(true) {
-                    Ok((read, write)) => {
-                        slot.keep(read_end, Some(read));
-                        slot.keep(write_end, Some(write));
-                    }
-                    Err(error) => failed = Some(error),
-                },
-                (false, _) => {
-                    slot.keep(read_end, None);
-                    slot.keep(write_end, None);
-                }
-                (true, true) => {}
-            }
-        }
-        if let Some(error) = failed {
-            say!("{}: its output goes to /dev/null: {error}", entry.name());
-        }
-        self.restart_writer();
     }
 }
 

@@ -7,14 +7,15 @@ use std::path::Path;
 use std::sync::atomic::Ordering::SeqCst;
 
 use crate::config::{self, Config};
-use crate::limits::PROGRAM_COUNT_MAX;
+use crate::limits::{CHILD_COUNT_MAX, LOG};
 use crate::protocol::{Refusal, Reply};
 use crate::supervisor::{ChildId, Event, Order, State};
 use crate::sys::page::{Keep, KeepForProgram};
 use crate::sys::poll::{self, Interest};
 use crate::sys::{clock, file, process, socket};
-use crate::time::{Instant, Millis};
+use crate::time::Instant;
 
+use super::bundled;
 use super::control::{done, refused};
 use super::in_force::InForce;
 use super::jobs::{self, Job, Prepared, SurroundingsOwned};
@@ -24,8 +25,6 @@ use super::{Daemon, Token, borrow, last_good};
 
 /// Failures in a row by which a changed program disproves its configuration.
 const FAILURES_MAX: u32 = 3;
-/// Between two log writers that end by themselves.
-const WRITER_PAUSE: Millis = Millis(1000);
 
 /// A reload under way, and what the last one had to say.
 #[derive(Default)]
@@ -35,9 +34,6 @@ pub struct Progress {
     text: String,
     /// Asked for by signal while a job was reading: what it reads may be what was before.
     again: bool,
-    /// Pipes have changed since the log writer was started.
-    pub writer_is_stale: bool,
-    writer_started_at: Option<Instant>,
 }
 
 impl Progress {
@@ -68,16 +64,6 @@ impl Progress {
             }
         }
         Reply::Page { text, next }
-    }
-
-    /// A writer that ended by itself a moment ago is not started again at once.
-    pub fn writer_waits(&self) -> bool {
-        !self.writer_is_stale && self.writer_started_at.is_some_and(|at| clock::now() < at + WRITER_PAUSE)
-    }
-
-    /// Notes the start.
-    pub fn writer_started(&mut self) {
-        self.writer_started_at = Some(clock::now());
     }
 }
 
@@ -144,7 +130,7 @@ impl Daemon {
         let Some(code) = self.job_has_ended(job) else { return };
         match job {
             Job::Load => self.finish_reload(code),
-            Job::Write | Job::Temperature => {}
+            Job::Temperature => {}
             Job::Find => self.take_found_line(code),
             Job::Verify => self.finish_verifying(code == 0),
             Job::Save if code == 0 => {}
@@ -221,6 +207,10 @@ impl Daemon {
     /// What would change, a line each, a summary first.
     fn difference(&self, config: &Config, resolved: &Resolved) -> String {
         let mut changes = config::compare(&self.in_force.config, config);
+        // It comes and goes with the others' lines.
+        [&mut changes.added, &mut changes.removed]
+            .into_iter()
+            .for_each(|names| names.retain(|name| name != LOG));
         // The same words may mean another thing by now: a user's number, an environment file.
         for (program, spec) in config.programs.iter().zip(&resolved.specs) {
             let former = self.in_force.program(&program.name);
@@ -242,6 +232,9 @@ impl Daemon {
             .collect();
         if changes.daemon_changed {
             lines.push("[multusd]: changed; takes effect when multusd is started again".into());
+        }
+        if changes.log_changed {
+            lines.push("[log]: changed".into());
         }
         let summary = match lines.is_empty() {
             true => "nothing changed".into(),
@@ -274,7 +267,8 @@ impl Daemon {
         self.waiting = names.filter(|name| !known(name)).collect();
         self.install_waiting(on_probation);
         self.relate_all();
-        self.restart_writer();
+        self.logs.is_stale = true;
+        self.tend_log();
         // A life's first: nothing is kept for a successor yet.
         let at_first = self.page.kept(Keep::Config).is_none();
         self.apply_temperature(before.board.temperature.as_ref(), at_first);
@@ -335,7 +329,7 @@ impl Daemon {
         let names = std::mem::take(&mut self.waiting);
         let mut installed = false;
         for name in names {
-            let free = (0..PROGRAM_COUNT_MAX)
+            let free = (0..CHILD_COUNT_MAX)
                 .find(|index| self.table[*index].is_none() && self.core.is_free(ChildId(*index as u16)));
             // A namesake that is still leaving keeps its place until it is gone.
             match free.filter(|_| self.find(&name).is_none()) {
@@ -348,7 +342,7 @@ impl Daemon {
         }
         if installed {
             self.relate_all();
-            self.restart_writer();
+            self.logs.is_stale = true;
         }
     }
 
@@ -468,7 +462,7 @@ impl Daemon {
             let on_probation = self.page.probation_until.load(SeqCst) != 0;
             self.install_waiting(on_probation);
         }
-        self.tend_writer();
+        self.tend_log();
         self.tend_reader();
     }
 
@@ -487,9 +481,9 @@ impl Daemon {
         }
         // Gone already is no matter.
         file::remove(&self.run_dir.join("notify").join(entry.name()));
+        self.drop_pipes(child);
         slot.keep_nothing();
         slot.clear();
-        self.restart_writer();
     }
 
     pub(super) fn probation_deadline(&self) -> Option<Instant> {
@@ -579,7 +573,8 @@ impl Daemon {
 /// A configuration in memory; `None`: not whole.
 pub fn understand(bytes: &[u8]) -> Option<(Prepared, Config)> {
     let prepared = Prepared::from_bytes(bytes)?;
-    let config = config::load_text(&prepared.text).ok()?.config;
+    let mut config = config::load_text(&prepared.text).ok()?.config;
+    bundled::add(&mut config);
     let (resolved, board) = (&prepared.resolved, &config.board);
     let is_whole = config.programs.len() == resolved.specs.len()
         && board.outputs.len() == resolved.outputs.len()

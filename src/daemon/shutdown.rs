@@ -14,7 +14,7 @@ use super::Daemon;
 use super::control::{done, refused};
 use super::jobs::Job;
 
-/// The longest that the log writer may take to write what it has.
+/// The longest that what is written down at the end may take.
 const LAST_WORDS: Millis = Millis(3000);
 /// The longest that the command which ends the machine may take; it only tells init.
 const INIT_ANSWER: Millis = Millis(30_000);
@@ -119,7 +119,6 @@ impl Daemon {
     pub(super) fn finish(&mut self) {
         self.end.patience = Some(clock::now() + LAST_WORDS);
         self.leave_outputs_safe();
-        self.stop_writer();
     }
 
     pub(super) fn check_shutdown(&mut self) {
@@ -131,8 +130,7 @@ impl Daemon {
             self.give_up_stopping();
         }
         let Some(until) = self.end.patience else { return };
-        let busy = [Job::Write, Job::Save].iter().any(|job| self.page.job(*job as usize).is_alive())
-            || self.outputs_are_busy();
+        let busy = self.page.job(Job::Save as usize).is_alive() || self.outputs_are_busy();
         if self.end.asked == Asked::Nobody && busy && now < until {
             return;
         }

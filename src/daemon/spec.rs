@@ -14,6 +14,7 @@ use crate::sys::process::{Identity, Recipe};
 use crate::sys::users::Accounts;
 use crate::sys::{file, proc};
 
+use super::bundled::{capabilities, has_log};
 use super::lines::{self, Spot};
 use super::outputs;
 
@@ -98,8 +99,8 @@ pub struct Command {
 /// A log file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Stream {
-    /// Its path.
-    pub path: String,
+    /// Its path; none: its lines go to syslog or the kernel's log only.
+    pub path: Option<String>,
     /// Rotated above this size; 0: never.
     pub maxbytes: u64,
     /// Rotated files kept.
@@ -293,15 +294,18 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
     let mut environment = environment(program, around)?;
     let path = find(&environment, "PATH").or(around.base.get("PATH")).unwrap_or(DEFAULT_PATH).to_owned();
     let log = |log: &crate::config::Log, stream: &str| {
-        match &log.file {
+        let path = match &log.file {
             LogFile::None => None,
             LogFile::Auto => Some(format!("{}/{}-{stream}.log", config.daemon.log_dir, program.name)),
             LogFile::Path(path) => Some(path.clone()),
-        }
-        .map(|path| Stream { path, maxbytes: log.maxbytes, backups: log.backups })
+        };
+        has_log(program, stream == "stderr").then_some(Stream {
+            path,
+            maxbytes: log.maxbytes,
+            backups: log.backups,
+        })
     };
-    let stdout = log(&program.stdout, "stdout");
-    let stderr = if program.redirect_stderr { None } else { log(&program.stderr, "stderr") };
+    let (stdout, stderr) = (log(&program.stdout, "stdout"), log(&program.stderr, "stderr"));
     let hook = |hook: &Option<HookCommand>| hook.as_ref().map(|hook| command(&hook.command, &path));
     let (ready_check, ready_descriptor) = match &program.ready {
         ProgramReady::Check { check, .. } => (Some(command(&check.command, &path)), None),
@@ -336,7 +340,7 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
             affinity: program.cpu_affinity,
             io_priority: program.ioprio,
             oom_score: program.oom_score_adj,
-            capabilities: program.capabilities,
+            capabilities: capabilities(program),
             no_new_privs: program.no_new_privs,
             redirect_stderr: program.redirect_stderr,
             notify: uses_notify(program),

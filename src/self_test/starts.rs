@@ -47,6 +47,7 @@ fn start(recipe: &Recipe, sights: &[Sight]) -> (i32, Option<(u8, i32)>) {
         standard: [null.as_raw_fd(); 3],
         extra: &[],
         cgroup: None,
+        inherited: &|_| (),
         born_in_cgroup: false,
         watch: None,
         life: None,

@@ -57,7 +57,7 @@ pub use record::{SAVED_WORDS, Saved};
 pub use rules::{CheckRules, ExitCodes, HookTimes, Kind, Ready, Restart, Rules};
 pub use set::ChildSet;
 
-use crate::limits::PROGRAM_COUNT_MAX;
+use crate::limits::CHILD_COUNT_MAX;
 use crate::time::{Instant, Millis};
 use child::{Child, Phase, Rest};
 use series::Jitter;
@@ -161,7 +161,7 @@ pub enum Withheld {
 
 /// Passes over the table in one `decide`. Each but the last moves at least one child, and no child
 /// goes further than a whole life without a fact; the bound is for what nobody thought of.
-const PASS_COUNT_MAX: usize = 16 * PROGRAM_COUNT_MAX;
+const PASS_COUNT_MAX: usize = 16 * CHILD_COUNT_MAX;
 
 /// The whole of what is decided.
 pub struct Supervisor {
@@ -184,7 +184,7 @@ impl Supervisor {
     /// Without children. The seed spreads the starts of children that failed together.
     pub fn new(seed: u64) -> Self {
         Supervisor {
-            children: Vec::with_capacity(PROGRAM_COUNT_MAX),
+            children: Vec::with_capacity(CHILD_COUNT_MAX),
             jitter: Jitter(seed),
             watch: None,
             halt: Halt::No,
@@ -227,7 +227,7 @@ impl Supervisor {
 
     /// Whether a program can be installed in this slot.
     pub fn is_free(&self, child: ChildId) -> bool {
-        child.index() < PROGRAM_COUNT_MAX && self.children.get(child.index()).is_none_or(Child::is_free)
+        child.index() < CHILD_COUNT_MAX && self.children.get(child.index()).is_none_or(Child::is_free)
     }
 
     /// A program as a former supervisor left it: it goes on, its deadlines run in full again, and

@@ -1,10 +1,10 @@
 //! A set of children as bits: what dependencies are made of.
 
-use crate::limits::PROGRAM_COUNT_MAX;
+use crate::limits::CHILD_COUNT_MAX;
 
 use super::ChildId;
 
-const WORDS: usize = PROGRAM_COUNT_MAX / 64;
+const WORDS: usize = CHILD_COUNT_MAX.div_ceil(64);
 
 /// A set of children; one bit each, no heap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -34,3 +34,8 @@ pub fn boot_nanos() -> u64 {
 pub fn wall_seconds() -> u64 {
     read(ClockId::CLOCK_REALTIME) / 1_000_000_000
 }
+
+/// Milliseconds since 1970; the same.
+pub fn wall_millis() -> u64 {
+    read(ClockId::CLOCK_REALTIME) / 1_000_000
+}

@@ -189,12 +189,17 @@ impl Recipe {
 /// Descriptors beyond the standard three that one start may hand over: every output, and a few more.
 pub const EXTRA_COUNT_MAX: usize = crate::limits::OUTPUT_COUNT_MAX + 8;
 
+/// Gives every descriptor to the function it is given.
+pub type Inherited<'a> = &'a dyn Fn(&mut dyn FnMut(RawFd));
+
 /// What one particular start hands to the process besides its recipe.
 pub struct Wiring<'a> {
     /// Standard input, output and error.
     pub standard: [RawFd; 3],
     /// Further descriptors and the number each is to have, at most [`EXTRA_COUNT_MAX`].
     pub extra: &'a [(RawFd, RawFd)],
+    /// Descriptors that it inherits under their own numbers (above 2, and none of `extra`).
+    pub inherited: Inherited<'a>,
     /// Its control group's directory, where there is one.
     pub cgroup: Option<BorrowedFd<'a>>,
     /// It may be born there; else it moves there itself.
@@ -366,6 +371,10 @@ fn wire(wiring: &Wiring) -> Result<(), SysError> {
         // There is room for as many as may be given.
         let _ = aside.push((copy, number));
     }
+    (wiring.inherited)(&mut |number| {
+        // SAFETY: fcntl with integers.
+        unsafe { libc::fcntl(number, libc::F_SETFD, 0) };
+    });
     for (source, number) in aside {
         // SAFETY: dup2 of descriptors; whatever had the number is ours, and this is a copy.
         check("dup2", unsafe { libc::dup2(source, number) })?;

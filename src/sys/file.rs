@@ -73,7 +73,7 @@ pub(super) fn open_path(path: &Path, flags: OFlag, mode: u32) -> Result<OwnedFd,
 }
 
 /// What kind of file it is.
-fn kind(status: &FileStat) -> SFlag {
+pub(super) fn kind(status: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT
 }
 
@@ -108,9 +108,14 @@ pub fn sealed_memory(name: &CStr, length: u32) -> Result<OwnedFd, SysError> {
 /// The same memory file, open for reading only; who gets that cannot open it otherwise, unless it is
 /// root's or its owner's process.
 pub fn open_again_to_read(file: &OwnedFd) -> Result<OwnedFd, SysError> {
-    fchmod(file, Mode::from_bits_truncate(0o444)).map_err(SysError::of("chmod"))?;
+    open_again(file.as_fd(), 0o444, false)
+}
+
+/// The same memory file with a position of its own, to read or to read and write; its mode is set first.
+pub fn open_again(file: BorrowedFd, mode: u32, writable: bool) -> Result<OwnedFd, SysError> {
+    fchmod(file, Mode::from_bits_truncate(mode)).map_err(SysError::of("chmod"))?;
     let path = ["/proc/self/fd/", &file.as_raw_fd().to_string()].concat();
-    open_path(Path::new(&path), OFlag::O_RDONLY, 0)
+    open_path(Path::new(&path), if writable { OFlag::O_RDWR } else { OFlag::O_RDONLY }, 0)
 }
 
 /// Fills a memory file with zeros and goes to its beginning.
@@ -276,32 +281,6 @@ fn own_user() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
 
-/// A file to append to, and whether it is a regular one: only such have a size to cap. `Err` in words.
-///
-/// Programs may own the directory their logs are in, and we may be root: what they put in a log's
-/// place must neither lead elsewhere (symbolic and hard links) nor keep us waiting (FIFOs), nor
-/// become our terminal.
-pub fn open_log(path: &Path) -> Result<(OwnedFd, bool), String> {
-    if let Some(directory) = path.parent() {
-        make_directories(directory).map_err(|error| error.to_string())?;
-    }
-    let access = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT;
-    let file = open_path(path, access | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY, 0o640);
-    let file = file.map_err(|error| match error.errno {
-        libc::ELOOP => "a symbolic link, which is not followed".into(),
-        libc::ENXIO => "a FIFO or socket, which is no place for a log".into(),
-        _ => error.to_string(),
-    })?;
-    let status = fstat(&file).map_err(|errno| SysError::of("stat")(errno).to_string())?;
-    match kind(&status) {
-        // A second name may be that of a file its planter could not write.
-        SFlag::S_IFREG if status.st_nlink == 1 => Ok((file, true)),
-        SFlag::S_IFREG => Err("has hard links".into()),
-        SFlag::S_IFCHR => Ok((file, false)),
-        _ => Err("neither a file nor a device".into()),
-    }
-}
-
 /// A path names a regular file.
 pub fn is_regular(path: &Path) -> bool {
     lstat(path).is_ok_and(|status| kind(&status) == SFlag::S_IFREG)
@@ -385,7 +364,7 @@ fn sync(file: &OwnedFd) -> Result<(), SysError> {
 }
 
 /// Makes a directory and what leads to it, unless it is there. Others cannot write there, whatever our umask is.
-fn make_directories(path: &Path) -> Result<(), SysError> {
+pub(super) fn make_directories(path: &Path) -> Result<(), SysError> {
     let is_there = || stat(path).is_ok_and(|status| kind(&status) == SFlag::S_IFDIR);
     if path.as_os_str().is_empty() || is_there() {
         return Ok(());

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use nix::fcntl::OFlag;
 
 use super::{SysError, file, proc};
-use crate::limits::PROGRAM_COUNT_MAX;
+use crate::limits::CHILD_COUNT_MAX;
 
 /// One program's process: id, and between which points of CLOCK_BOOTTIME (nanoseconds) it began.
 #[repr(C)]
@@ -33,7 +33,7 @@ impl LifeRecord {
 struct Layout {
     magic: AtomicU64,
     life: AtomicU64,
-    records: [LifeRecord; PROGRAM_COUNT_MAX],
+    records: [LifeRecord; CHILD_COUNT_MAX],
 }
 
 const MAGIC: u64 = u64::from_le_bytes(*b"multlif1");

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 use super::slot::{Slot, keep, kept, pack, unpack};
-use super::{SysError, check, file, gpio, poll, process};
+use super::{SysError, check, file, futex, gpio, poll, process};
 
 use crate::limits::OUTPUT_TEXT_BYTES_MAX as TEXT_BYTES_MAX;
 
@@ -255,8 +255,7 @@ impl OutputSlot {
     pub fn order(&self, high: bool) -> u32 {
         let order = (self.order.load(SeqCst) | 1).wrapping_add(1) | u32::from(high);
         self.order.store(order, SeqCst);
-        // SAFETY: a word of the page, which is never unmapped; wakes whoever waits for it (futex(2)).
-        unsafe { libc::syscall(libc::SYS_futex, self.order.as_ptr(), libc::FUTEX_WAKE, 1) };
+        futex::wake(&self.order);
         order
     }
 
@@ -273,11 +272,7 @@ impl OutputSlot {
             if order != unpack(self.answer.load(SeqCst)).0 {
                 return order;
             }
-            // SAFETY: as above; a null timeout. Returns at once where the word is another by now.
-            unsafe {
-                let no_time = core::ptr::null::<libc::timespec>();
-                libc::syscall(libc::SYS_futex, self.order.as_ptr(), libc::FUTEX_WAIT, order, no_time);
-            }
+            futex::wait(&self.order, order, None);
         }
     }
 

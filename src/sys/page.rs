@@ -13,15 +13,15 @@ use super::input::InputSlot;
 use super::output::{Kind, OutputSlot};
 use super::slot::{EXIT_KNOWN, EXIT_SIGNALLED, keep, kept, pack, unpack};
 use super::watchdog::WatchdogSlot;
-use crate::limits::{INPUT_COUNT_MAX, OUTPUT_COUNT_MAX, PROGRAM_COUNT_MAX, WATCHDOG_COUNT_MAX};
+use crate::limits::{CHILD_COUNT_MAX, INPUT_COUNT_MAX, OUTPUT_COUNT_MAX, WATCHDOG_COUNT_MAX};
 
 pub use super::slot::{ExitRecord, KEPT_PER_PROGRAM, KeepForProgram, SAVED_WORDS_MAX, Slot};
 
 /// Jobs of the daemon's own that run beside the programs' (see `daemon::jobs`).
-pub const OWN_JOB_COUNT: usize = 6;
+pub const OWN_JOB_COUNT: usize = 5;
 
 /// All slots: programs, their hooks (one each), own jobs.
-pub const SLOT_COUNT: usize = 2 * PROGRAM_COUNT_MAX + OWN_JOB_COUNT;
+pub const SLOT_COUNT: usize = 2 * CHILD_COUNT_MAX + OWN_JOB_COUNT;
 
 /// "multusd" and a zero byte.
 const MAGIC: u64 = u64::from_le_bytes(*b"multusd\0");
@@ -50,6 +50,14 @@ pub enum Keep {
     Inputs,
     /// See above.
     InputsRead,
+    /// The log ring, twice: the collector's, and the supervisor's with an offset of its own.
+    LogRing,
+    /// See above.
+    LogAgain,
+    /// The set of all pipes that programs write into (epoll(7)).
+    LogPoll,
+    /// What `log` is told at its start, a memory file.
+    LogSettings,
     /// Number of the above.
     Count,
 }
@@ -188,20 +196,20 @@ impl Page {
 
     /// The slot of a program's hook.
     pub fn hook(&self, index: usize) -> &Slot {
-        &self.slots[PROGRAM_COUNT_MAX + index]
+        &self.slots[CHILD_COUNT_MAX + index]
     }
 
     /// The slot of a job of our own.
     pub fn job(&self, index: usize) -> &Slot {
-        &self.slots[2 * PROGRAM_COUNT_MAX + index]
+        &self.slots[2 * CHILD_COUNT_MAX + index]
     }
 
     /// Slots that may hold a process.
     pub fn slots_in_use(&self) -> impl Iterator<Item = &Slot> {
-        let used = (self.program_slots.load(SeqCst) as usize).min(PROGRAM_COUNT_MAX);
-        let hooks = &self.slots[PROGRAM_COUNT_MAX..PROGRAM_COUNT_MAX + used];
+        let used = (self.program_slots.load(SeqCst) as usize).min(CHILD_COUNT_MAX);
+        let hooks = &self.slots[CHILD_COUNT_MAX..CHILD_COUNT_MAX + used];
         let helpers = self.outputs().iter().map(|output| &output.helper);
-        self.slots[..used].iter().chain(hooks).chain(&self.slots[2 * PROGRAM_COUNT_MAX..]).chain(helpers)
+        self.slots[..used].iter().chain(hooks).chain(&self.slots[2 * CHILD_COUNT_MAX..]).chain(helpers)
     }
 
     /// Outputs, as far as they were ever in use.
@@ -292,8 +300,9 @@ impl Page {
     pub fn close_all_but_kept(&self) {
         const LINES: usize = OUTPUT_COUNT_MAX + INPUT_COUNT_MAX + 2 * WATCHDOG_COUNT_MAX;
         let mut kept_numbers =
-            heapless::Vec::<i32, { KEPT_PER_PROGRAM * PROGRAM_COUNT_MAX + LINES + 16 }>::new();
-        let used = (self.program_slots.load(SeqCst) as usize).min(PROGRAM_COUNT_MAX);
+            heapless::Vec::<i32, { KEPT_PER_PROGRAM * CHILD_COUNT_MAX + LINES + Keep::Count as usize }>::new(
+            );
+        let used = (self.program_slots.load(SeqCst) as usize).min(CHILD_COUNT_MAX);
         let cells = self.slots[..used].iter().flat_map(|slot| &slot.kept).chain(&self.kept);
         let lines =
             self.outputs().iter().map(OutputSlot::cell).chain(self.inputs.iter().map(InputSlot::cell));

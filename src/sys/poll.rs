@@ -1,7 +1,7 @@
 //! Waiting for several things at once: epoll(7), its one timer (timerfd_create(2)), and the
 //! counter that wakes across processes (eventfd(2)).
 
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
@@ -18,6 +18,8 @@ pub enum Interest {
     Change,
     /// Something to read, said once (a pidfd, which stays readable for ever).
     Once,
+    /// Something to read, said once until it is asked for again: [`Poller::again`].
+    OneShot,
 }
 
 /// Things that became ready in one wait.
@@ -29,6 +31,8 @@ pub struct Poller {
     timer: TimerFd,
     armed: Option<Instant>,
 }
+
+const ONE_SHOT: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLONESHOT);
 
 /// The timer's token.
 pub const TIMER: u64 = u64::MAX;
@@ -50,8 +54,15 @@ impl Poller {
             Interest::Read => EpollFlags::EPOLLIN,
             Interest::Change => EpollFlags::EPOLLPRI | EpollFlags::EPOLLET,
             Interest::Once => EpollFlags::EPOLLIN | EpollFlags::EPOLLET,
+            Interest::OneShot => ONE_SHOT,
         };
         self.epoll.add(descriptor, EpollEvent::new(flags, token)).map_err(SysError::of("epoll_ctl"))
+    }
+
+    /// Asks once more of one that was added with [`Interest::OneShot`].
+    pub fn again(&self, descriptor: BorrowedFd, token: u64) {
+        // Only fails for what is not there.
+        let _ = self.epoll.modify(descriptor, &mut EpollEvent::new(ONE_SHOT, token));
     }
 
     /// Removes a descriptor.
@@ -91,6 +102,42 @@ impl Poller {
         }
         tokens
     }
+}
+
+/// A set of descriptors that several processes share; it can be waited for as a whole.
+pub fn set() -> Result<OwnedFd, SysError> {
+    // SAFETY: a constant in, a descriptor of our own out.
+    unsafe { Ok(OwnedFd::from_raw_fd(check("epoll_create1", libc::epoll_create1(libc::EPOLL_CLOEXEC))?)) }
+}
+
+/// Adds a descriptor to a set, to be told by this number while there is something to read; one that is there is
+/// no error.
+pub fn add_to(set: BorrowedFd, descriptor: BorrowedFd, number: u64) {
+    let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: number };
+    // SAFETY: descriptors and a valid event.
+    unsafe { libc::epoll_ctl(set.as_raw_fd(), libc::EPOLL_CTL_ADD, descriptor.as_raw_fd(), &mut event) };
+}
+
+/// Takes it out again, before it is closed: others may have it open, and then it would stay in the set.
+pub fn remove_from(set: BorrowedFd, descriptor: BorrowedFd) {
+    let nothing = core::ptr::null_mut();
+    // SAFETY: descriptors; no event is needed.
+    unsafe { libc::epoll_ctl(set.as_raw_fd(), libc::EPOLL_CTL_DEL, descriptor.as_raw_fd(), nothing) };
+}
+
+/// The numbers of those in a set that have something to read now.
+pub fn ready_in(set: BorrowedFd) -> heapless::Vec<u64, READY_COUNT_MAX> {
+    let mut events = [libc::epoll_event { events: 0, u64: 0 }; READY_COUNT_MAX];
+    // SAFETY: room for as many events as said; does not wait.
+    let count =
+        unsafe { libc::epoll_wait(set.as_raw_fd(), events.as_mut_ptr(), READY_COUNT_MAX as libc::c_int, 0) };
+    events.iter().take(count.max(0) as usize).map(|event| event.u64).collect()
+}
+
+/// Whether a pipe takes no more: who writes to it waits.
+pub fn is_full(pipe: BorrowedFd) -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    poll(&mut [PollFd::new(pipe, PollFlags::POLLOUT)], PollTimeout::ZERO) == Ok(0)
 }
 
 /// A counter that wakes whoever polls it.

@@ -283,6 +283,12 @@ pub fn reap(pid: u32) {
     unsafe { libc::waitpid(pid as libc::pid_t, ptr::null_mut(), libc::WNOHANG) };
 }
 
+/// Waits for the end of a child of ours, and takes it away (waitpid(2)).
+pub fn wait_for(pid: u32) {
+    // SAFETY: integers; no status wanted.
+    unsafe { libc::waitpid(pid as libc::pid_t, ptr::null_mut(), 0) };
+}
+
 /// Kills the children of this process, and those that come to it as orphans meanwhile, until none
 /// is left or the time has come: one in state D cannot be killed. True: none is left. SIGCHLD is blocked.
 pub fn kill_children(until: Instant) -> bool {

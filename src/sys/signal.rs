@@ -68,6 +68,17 @@ pub fn wait(until: Option<Instant>) -> Option<Signal> {
 /// What asks a process to end: SIGTERM.
 pub const END: i32 = libc::SIGTERM;
 
+/// What ends a process at once: SIGKILL.
+pub const KILL: i32 = libc::SIGKILL;
+
+/// Blocks [`END`], so that [`TermSignal`] has it, and ignores SIGPIPE.
+pub fn block_end() -> Result<(), SysError> {
+    let set: SigSet = [Signal::SIGTERM].into_iter().collect();
+    // SAFETY: SIG_IGN installs no code.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None).map_err(SysError::of("sigprocmask"))
+}
+
 /// Whether a signal that [`wait`] took asks this process to end.
 pub fn is_order_to_end(signal: Signal) -> bool {
     matches!(signal, Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP)

@@ -16,9 +16,9 @@ pub const KEPT_PER_PROGRAM: usize = 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum KeepForProgram {
-    /// Standard output, the end the log writer reads.
+    /// Standard output, the end that `log` reads.
     OutRead,
-    /// Standard output, the end the program gets; kept so that a dead writer loses nothing.
+    /// Standard output, the end the program gets; kept so that a dead `log` loses nothing.
     OutWrite,
     /// Standard error, both ends likewise.
     ErrRead,

@@ -1,4 +1,5 @@
-//! Connections to servers (tcp(7), unix(7)), waited for: only for processes of their own, never the loop.
+//! Connections to servers (tcp(7), unix(7)), waited for: only for processes of their own, never the loop. And datagrams
+//! (udp(7)), which nobody waits for.
 
 use core::net::SocketAddrV6;
 use std::ffi::CString;
@@ -12,9 +13,8 @@ use nix::sys::socket::{
 
 use super::SysError;
 
-fn to(family: AddressFamily, address: &dyn SockaddrLike) -> Result<OwnedFd, SysError> {
-    let socket =
-        socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).map_err(SysError::of("socket"))?;
+fn to(family: AddressFamily, kind: SockType, address: &dyn SockaddrLike) -> Result<OwnedFd, SysError> {
+    let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, None).map_err(SysError::of("socket"))?;
     nix_connect(socket.as_raw_fd(), address).map_err(SysError::of("connect"))?;
     Ok(socket)
 }
@@ -26,6 +26,15 @@ unsafe extern "C" {
 
 /// Connects to an address as inet_pton(3) takes it; waits for as long as the kernel does.
 pub fn connect(host: &str, is_six: bool, port: u16) -> Result<OwnedFd, SysError> {
+    connect_as(SockType::Stream, host, is_six, port)
+}
+
+/// Datagrams go there; nothing is waited for.
+pub fn datagrams(host: &str, is_six: bool, port: u16) -> Result<OwnedFd, SysError> {
+    connect_as(SockType::Datagram, host, is_six, port)
+}
+
+fn connect_as(kind: SockType, host: &str, is_six: bool, port: u16) -> Result<OwnedFd, SysError> {
     let text = CString::new(host).map_err(|_| SysError { operation: "address", errno: libc::EINVAL })?;
     let mut address = [0_u8; 16];
     let family = if is_six { libc::AF_INET6 } else { libc::AF_INET };
@@ -36,15 +45,33 @@ pub fn connect(host: &str, is_six: bool, port: u16) -> Result<OwnedFd, SysError>
     match is_six {
         false => {
             let [a, b, c, d, ..] = address;
-            to(AddressFamily::Inet, &SockaddrIn::new(a, b, c, d, port))
+            to(AddressFamily::Inet, kind, &SockaddrIn::new(a, b, c, d, port))
         }
-        true => to(AddressFamily::Inet6, &SockaddrIn6::from(SocketAddrV6::new(address.into(), port, 0, 0))),
+        true => {
+            let address = SocketAddrV6::new(address.into(), port, 0, 0);
+            to(AddressFamily::Inet6, kind, &SockaddrIn6::from(address))
+        }
     }
 }
 
 /// The same to a Unix socket.
 pub fn connect_unix(path: &Path) -> Result<OwnedFd, SysError> {
-    to(AddressFamily::Unix, &UnixAddr::new(path).map_err(SysError::of("socket path"))?)
+    unix(SockType::Stream, path)
+}
+
+/// Datagrams go to a Unix socket; nothing is waited for.
+pub fn unix_datagrams(path: &Path) -> Result<OwnedFd, SysError> {
+    unix(SockType::Datagram, path)
+}
+
+fn unix(kind: SockType, path: &Path) -> Result<OwnedFd, SysError> {
+    to(AddressFamily::Unix, kind, &UnixAddr::new(path).map_err(SysError::of("socket path"))?)
+}
+
+/// Sends one datagram, or says why it is lost: what would have to wait is.
+pub fn send_datagram(socket: BorrowedFd, bytes: &[u8]) -> Result<(), SysError> {
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    nix_send(socket.as_raw_fd(), bytes, flags).map(drop).map_err(SysError::of("send"))
 }
 
 /// Sends all of it.

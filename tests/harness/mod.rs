@@ -91,6 +91,8 @@ impl Instance {
         let dir = self.dir.display();
         let text =
             format!("[multusd]\nstate_dir = {dir}/state\nlog_dir = {dir}/log\n{daemon_keys}\n{config}");
+        // What programs say is waited for by many; not for ten seconds each time.
+        let text = if config.contains("[log]") { text } else { text + "\n[log]\nflush = 50ms\n" };
         // Renamed into place: a reload never sees half of it.
         let new = self.dir.join("multusd.cfg.new");
         fs::write(&new, text).expect("configuration");
