@@ -10,7 +10,7 @@ _multusctl() {
     COMPREPLY=()
     for ((i = 1; i < COMP_CWORD; i++)); do
         case ${COMP_WORDS[i]} in
-            --run-dir|--timeout|--status|--in)
+            --run-dir|--timeout|--lines|--since|--status|--in)
                 local option=${COMP_WORDS[i]}
                 # bash splits --option=value at the equals sign.
                 [[ ${COMP_WORDS[i + 1]} == = ]] && ((i++))
@@ -27,7 +27,7 @@ _multusctl() {
         esac
     done
     case $command in
-        '') words='status start stop restart once pause cont signal reload events inputs outputs beat watchdog reboot poweroff quit check help version completion' ;;
+        '') words='status start stop restart once pause cont signal reload log events inputs outputs beat watchdog reboot poweroff quit check help version completion' ;;
         status) options=' --json --watch'; words="all $(_multusctl_names)" ;;
         start) options=' --wait'; words="all $(_multusctl_names)" ;;
         stop) options=' --wait'; words="all $(_multusctl_names)" ;;
@@ -37,7 +37,8 @@ _multusctl() {
         cont) words="all $(_multusctl_names)" ;;
         signal) words="all reload $(_multusctl_names) HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS" ;;
         reload) options=' --dry-run --wait' ;;
-        events) options=' --json' ;;
+        log) options=' --follow --lines --since --stdout --stderr --json --sync --usage'; words="all $(_multusctl_names)" ;;
+        events) options=' --lines --past --json' ;;
         inputs) options=' --json' ;;
         outputs) options=' --json --force'; words="set high low on off" ;;
         beat) options=' --ready --status --stopping' ;;
@@ -46,7 +47,7 @@ _multusctl() {
         poweroff) options=' --in --cancel' ;;
         quit) options=' --wait' ;;
         check) files=1 ;;
-        help) words="status start stop restart once pause cont signal reload events inputs outputs beat watchdog reboot poweroff quit check help version completion keys" ;;
+        help) words="status start stop restart once pause cont signal reload log events inputs outputs beat watchdog reboot poweroff quit check help version completion keys" ;;
         completion) words="bash zsh fish" ;;
     esac
     if [[ $word == -* ]]; then

@@ -21,7 +21,7 @@ function __multusctl_command
     set -l i 2
     while set -q words[$i]
         switch $words[$i]
-            case --run-dir --timeout --status --in
+            case --run-dir --timeout --lines --since --status --in
                 set i (math $i + 1)
             case '-*'
             case '*'
@@ -63,7 +63,19 @@ complete -c multusctl -n '__multusctl_command signal' -a 'all reload (__multusct
 complete -c multusctl -n 'not __multusctl_command' -a reload -d 'Reads the configuration again and applies what changed'
 complete -c multusctl -n '__multusctl_command reload' -l dry-run -d 'only say what would change'
 complete -c multusctl -n '__multusctl_command reload' -l wait -d 'return when it has happened, not when it is ordered'
+complete -c multusctl -n 'not __multusctl_command' -a log -d 'Shows what programs write, wherever it is by now: the last lines of all, or of the named programs'
+complete -c multusctl -n '__multusctl_command log' -l follow -d 'go on with what comes; Ctrl-C ends'
+complete -c multusctl -n '__multusctl_command log' -l lines -x -d 'the last N; 100 unless --since says when'
+complete -c multusctl -n '__multusctl_command log' -l since -x -d 'what is not older than TIME, such as 5min'
+complete -c multusctl -n '__multusctl_command log' -l stdout -d 'only what went to standard output'
+complete -c multusctl -n '__multusctl_command log' -l stderr -d 'only what went to standard error'
+complete -c multusctl -n '__multusctl_command log' -l json -d 'write JSON for programs'
+complete -c multusctl -n '__multusctl_command log' -l sync -d 'instead, return when everything that programs have written by now is on storage'
+complete -c multusctl -n '__multusctl_command log' -l usage -d 'instead, show what each log has cost storage, today and in all'
+complete -c multusctl -n '__multusctl_command log' -a 'all (__multusctl_names)'
 complete -c multusctl -n 'not __multusctl_command' -a events -d 'Shows every change of state from now on; Ctrl-C ends'
+complete -c multusctl -n '__multusctl_command events' -l lines -x -d 'first the last N, at most 256'
+complete -c multusctl -n '__multusctl_command events' -l past -d 'only what has happened by now'
 complete -c multusctl -n '__multusctl_command events' -l json -d 'write JSON for programs'
 complete -c multusctl -n 'not __multusctl_command' -a inputs -d 'Shows every input: its level, how often and when it last changed'
 complete -c multusctl -n '__multusctl_command inputs' -l json -d 'write JSON for programs'
@@ -88,7 +100,7 @@ complete -c multusctl -n '__multusctl_command quit' -l wait -d 'return when it h
 complete -c multusctl -n 'not __multusctl_command' -a check -d 'Reads a configuration file and reports all its errors; needs no daemon'
 complete -c multusctl -n '__multusctl_command check' -F
 complete -c multusctl -n 'not __multusctl_command' -a help -d 'Explains a command or a configuration key; needs no daemon'
-complete -c multusctl -n '__multusctl_command help' -a 'status start stop restart once pause cont signal reload events inputs outputs beat watchdog reboot poweroff quit check help version completion keys'
+complete -c multusctl -n '__multusctl_command help' -a 'status start stop restart once pause cont signal reload log events inputs outputs beat watchdog reboot poweroff quit check help version completion keys'
 complete -c multusctl -n 'not __multusctl_command' -a version -d 'Shows the version; needs no daemon'
 complete -c multusctl -n 'not __multusctl_command' -a completion -d 'Writes the completion script for a shell; needs no daemon'
 complete -c multusctl -n '__multusctl_command completion' -a 'bash zsh fish'

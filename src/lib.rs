@@ -2,6 +2,7 @@
 //!
 //! - [`supervisor`] DECIDES. Pure; facts in, orders out.
 //! - [`config`] READS TEXT. Pure; bytes in, tables or errors with their line out.
+//! - [`log_text`]: the text of logs, written and read. Pure.
 //! - [`protocol`]: what `multusctl` and the daemon say to each other. Pure.
 //! - [`child`]: the bundled children, processes of our own image that are supervised like any program.
 //! - [`guard`] KEEPS ALIVE. Parent of every process; no policy.
@@ -22,6 +23,7 @@ pub mod ctl;
 pub mod daemon;
 pub mod guard;
 pub mod limits;
+pub mod log_text;
 pub mod packed;
 pub mod probe;
 pub mod protocol;

@@ -21,7 +21,7 @@ pub fn main(arguments: &mut dyn Iterator<Item = OsString>) -> u8 {
             Err(why) => why,
         },
     };
-    let _ = console::output(&[&word, ": ", &why, "\n"].concat());
+    let _ = console::output([&word, ": ", &why, "\n"].concat().as_bytes());
     1
 }
 

@@ -74,6 +74,13 @@ pub enum Request {
     Watchdogs,
     /// How long outputs can stay live: `Reply::Live`.
     Live,
+    /// To read what programs write: `Reply::Log`. With `follow`, for as long as the connection lives its end is told of
+    /// whatever is new.
+    Log { follow: bool },
+    /// What programs have written by now is to be on storage: `Reply::Log`.
+    SyncLog,
+    /// Events from this number on (or the oldest there is), at most a page: `Reply::Events`, empty: those were all.
+    History { from: u64 },
 }
 packed!(enum Request {
     0 Daemon,
@@ -92,6 +99,9 @@ packed!(enum Request {
     13 SetOutput { name, level, force },
     14 Watchdogs,
     15 Live,
+    16 Log { follow },
+    17 SyncLog,
+    18 History { from },
 });
 
 /// A level by any of its names.
@@ -171,6 +181,9 @@ pub enum Reply {
     },
     /// How long outputs can stay live.
     Live(LiveTimes),
+    /// Two descriptors come along (SCM_RIGHTS), open for reading only: the log ring (`sys/log_ring.rs`) and what `log`
+    /// was told (`config::LogSettings`). Of `SyncLog`: it is done when the ring's `sync_done` is this.
+    Log { sync: u32 },
 }
 packed!(enum Reply {
     0 Done { text },
@@ -183,6 +196,7 @@ packed!(enum Reply {
     7 Outputs { outputs, next },
     8 Watchdogs { watchdogs, withheld, temperature },
     9 Live(times),
+    10 Log { sync },
 });
 
 /// Why not.

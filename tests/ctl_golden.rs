@@ -256,6 +256,11 @@ fn events_for_people_and_for_programs() {
         world
     };
     golden("events.txt", &(run(world(), "events") + &run(world(), "events --json")));
+    let mut text = String::new();
+    for line in ["events --past", "events --past -n 2 --json", "events --lines 0 --past", "events -n 3"] {
+        text += &run(world(), line);
+    }
+    golden("events-past.txt", &text);
 }
 
 #[test]
@@ -598,6 +603,11 @@ fn usage_errors_ask_the_daemon_for_nothing() {
         "reboot --in soon",
         "reboot --in 5min --cancel",
         "completion csh",
+        "log pump -n many",
+        "log pump --since yesterday",
+        "log pump --sync",
+        "log -x",
+        "events -f",
     ] {
         text += &run(World::new(two()), line);
     }

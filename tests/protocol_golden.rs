@@ -49,6 +49,10 @@ fn requests() -> Vec<(&'static str, Request)> {
         ("SetOutput-On", set(LevelWord::On, false)),
         ("Watchdogs", Request::Watchdogs),
         ("Live", Request::Live),
+        ("Log", Request::Log { follow: false }),
+        ("Log-follow", Request::Log { follow: true }),
+        ("SyncLog", Request::SyncLog),
+        ("History", Request::History { from: 300 }),
     ]
 }
 
@@ -72,9 +76,12 @@ fn request_kind(request: &Request) -> usize {
         Request::SetOutput { .. } => 13,
         Request::Watchdogs => 14,
         Request::Live => 15,
+        Request::Log { .. } => 16,
+        Request::SyncLog => 17,
+        Request::History { .. } => 18,
     }
 }
-const REQUEST_KINDS: usize = 16;
+const REQUEST_KINDS: usize = 19;
 
 fn reply_kind(reply: &Reply) -> usize {
     match reply {
@@ -88,9 +95,10 @@ fn reply_kind(reply: &Reply) -> usize {
         Reply::Outputs { .. } => 7,
         Reply::Watchdogs { .. } => 8,
         Reply::Live(_) => 9,
+        Reply::Log { .. } => 10,
     }
 }
-const REPLY_KINDS: usize = 10;
+const REPLY_KINDS: usize = 11;
 
 const STATES: [State; 9] = [
     State::Stopped,
@@ -269,6 +277,7 @@ fn replies() -> Vec<(&'static str, Reply)> {
         ("Watchdogs", watchdogs()),
         ("Live", live(2, Some(3510))),
         ("Live-for-ever", live(1, None)),
+        ("Log", Reply::Log { sync: 300 }),
         ("Watchdogs-none", Reply::Watchdogs { watchdogs: list(&[]), withheld: text(""), temperature: None }),
     ];
     for (label, why) in REFUSALS {

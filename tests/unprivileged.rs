@@ -31,7 +31,8 @@ fn is_for_everybody(request: &Request) -> bool {
         | Request::Inputs { .. }
         | Request::Outputs { .. }
         | Request::Watchdogs
-        | Request::Live => true,
+        | Request::Live
+        | Request::History { .. } => true,
         Request::Order { .. }
         | Request::Signal { .. }
         | Request::ReloadProgram { .. }
@@ -39,7 +40,9 @@ fn is_for_everybody(request: &Request) -> bool {
         | Request::Quit
         | Request::Shutdown { .. }
         | Request::CancelShutdown
-        | Request::SetOutput { .. } => false,
+        | Request::SetOutput { .. }
+        | Request::Log { .. }
+        | Request::SyncLog => false,
     }
 }
 

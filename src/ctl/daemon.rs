@@ -1,16 +1,19 @@
 //! A conversation with the daemon: one request, one reply, one deadline. Turns trouble on the way
 //! into sentences and exit codes.
 
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use super::{Call, Exit, Failure, fail, nearest, words};
-use crate::config;
+use crate::config::{self, LogSettings};
 use crate::limits::{CHILD_COUNT_MAX, LOG, PACKET_BYTES_MAX};
+use crate::packed;
 use crate::protocol::{self, DaemonStatus, Event, LiveTimes, ProgramStatus, Refusal, Reply, Request};
 use crate::sys::clock::now;
 use crate::sys::control_client::{Client, Trouble};
-use crate::sys::describe;
+use crate::sys::log_ring::Ring;
 use crate::sys::terminal::{Interrupts, Woken};
+use crate::sys::{describe, file, log_file, poll};
 use crate::time::{Instant, Millis};
 
 /// How long one exchange may take. The daemon answers within a wake-up, some milliseconds; a busy
@@ -19,6 +22,18 @@ const TIMEOUT: Millis = Millis(10_000);
 
 /// How long `--wait` waits: longer than the usual stop time of a program with its kill.
 const WAIT_TIMEOUT: Millis = Millis(60_000);
+
+/// What the daemon gives to read.
+pub struct Shared {
+    /// Mapped for reading only.
+    pub ring: Ring,
+    /// Whose lines are in it, and where else they are.
+    pub settings: LogSettings,
+    /// What was asked for is done when the ring's `sync_done` is this.
+    pub sync: u32,
+    /// Tells this ring from another.
+    pub inode: u64,
+}
 
 /// A connection to the daemon.
 pub struct Daemon {
@@ -73,6 +88,33 @@ impl Daemon {
         self.receive(self.deadline)
     }
 
+    /// Asks for what is read without the daemon's help from then on: the log ring, and what `log` was told.
+    pub fn shared(&mut self, request: &mut Request) -> Result<Shared, Failure> {
+        let packet = protocol::encode(request, &mut self.buffer).ok_or_else(not_understood)?;
+        self.client.send(packet, self.deadline).map_err(|trouble| self.trouble(trouble))?;
+        let (packet, along) = match self.client.receive_with(&mut self.buffer, self.deadline) {
+            Ok(received) => received,
+            Err(trouble) => return Err(self.trouble(trouble)),
+        };
+        let sync = match protocol::decode(packet) {
+            Some(Reply::Log { sync }) => sync,
+            Some(other) => return Err(unexpected(&other)),
+            None => return Err(not_understood()),
+        };
+        let [ring, settings] = along.ok_or_else(not_understood)?;
+        let settings = file::read_memory(settings.as_fd()).ok().and_then(|bytes| packed::from_bytes(&bytes));
+        let inode = log_file::inode(ring.as_fd());
+        match (Ring::map(ring.as_fd(), false), settings) {
+            (Ok(ring), Some(settings)) => Ok(Shared { ring, settings, sync, inode }),
+            _ => Err(not_understood()),
+        }
+    }
+
+    /// The daemon has closed the connection, one that asked for nothing it has not got.
+    pub fn is_gone(&self) -> bool {
+        poll::wait_readable(self.client.as_fd(), Some(0))
+    }
+
     fn receive(&mut self, deadline: Instant) -> Result<Reply, Failure> {
         match self.client.receive(&mut self.buffer, deadline) {
             Ok(packet) => protocol::decode(packet).ok_or_else(not_understood),
@@ -94,6 +136,22 @@ impl Daemon {
             Some(Reply::Events { events }) => Ok(events),
             Some(other) => Err(unexpected(&other)),
             None => Err(not_understood()),
+        }
+    }
+
+    /// Every event that is remembered.
+    pub fn history(&mut self) -> Result<Vec<Event>, Failure> {
+        let mut all: Vec<Event> = Vec::new();
+        loop {
+            let from = all.last().map_or(0, |last| last.seq + 1);
+            match self.ask(&mut Request::History { from })? {
+                // Onwards only, as with pages.
+                Reply::Events { events } if events.first().is_some_and(|first| first.seq >= from) => {
+                    all.extend(events);
+                }
+                Reply::Events { .. } => return Ok(all),
+                other => return Err(unexpected(&other)),
+            }
         }
     }
 

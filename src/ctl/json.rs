@@ -3,6 +3,7 @@
 //! what there is not is null.
 
 use super::lines::{state, voltage};
+use super::log::{LogUse, RingUse};
 use crate::protocol::{
     DaemonStatus, Event, InputStatus, LiveTimes, OutputStatus, ProgramStatus, State, Temperature, Watchdog,
 };
@@ -232,6 +233,38 @@ pub fn event(event: &Event) -> String {
     json.some("to", state(event.to));
     json.maybe("pid", (event.pid != 0).then_some(event.pid.into()));
     json.some("reason", &event.reason);
+    json.end()
+}
+
+/// A line that a program wrote, as an object on a line of its own.
+pub fn log_line(name: &str, is_err: bool, date: &str, at_ms: Option<u64>, text: &str) -> String {
+    let mut json = Json::new();
+    json.text("name", name);
+    json.text("stream", if is_err { "stderr" } else { "stdout" });
+    json.some("date", date);
+    json.maybe("at_ms", at_ms);
+    json.text("text", text);
+    json.end()
+}
+
+/// What logs cost, as one object on one line.
+pub fn log_usage(ring: &RingUse, programs: &[LogUse]) -> String {
+    let mut json = Json::new();
+    json.number("ring_bytes", ring.size);
+    json.number("waiting_bytes", ring.waiting);
+    json.flag("storage_fails", Some(ring.storage_fails));
+    json.open("programs", '[');
+    for program in programs {
+        json.open("", '{');
+        json.text("name", program.name);
+        json.number("said_bytes", program.said);
+        json.number("written_today_bytes", program.today);
+        json.number("written_bytes", program.written);
+        json.number("dropped_lines", program.dropped);
+        json.number("unrelayed_lines", program.unrelayed);
+        json.close('}');
+    }
+    json.close(']');
     json.end()
 }
 

@@ -124,7 +124,7 @@ pub fn state(state: OutputState) -> &'static str {
 }
 
 /// Columns as wide as they have to be.
-fn grid(rows: Vec<[String; 6]>) -> String {
+pub fn grid(rows: Vec<[String; 6]>) -> String {
     let mut text = String::new();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0) + 2;
     let widths: [usize; 6] = std::array::from_fn(width);

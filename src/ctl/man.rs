@@ -3,7 +3,7 @@
 
 use crate::config::replaced;
 
-use super::table::{self, COMMON, Described, EXITS, NAMES_HELP, Opt, spelled, usage};
+use super::table::{self, COMMON, Described, EXITS, NAMES_HELP, Opt, both, spelled, usage};
 
 /// Options of the daemon.
 pub const DAEMON_OPTIONS: [&Opt; 6] = [
@@ -92,13 +92,13 @@ pub fn multusctl() -> String {
         );
         for opt in command.options {
             text += ".RS\n";
-            entry(&mut text, &spelled(opt), opt.what);
+            entry(&mut text, &both(opt), opt.what);
             text += ".RE\n";
         }
     }
     heading(&mut text, "OPTIONS");
     for opt in COMMON {
-        entry(&mut text, &spelled(opt), opt.what);
+        entry(&mut text, &both(opt), opt.what);
     }
     heading(&mut text, "EXIT STATUS");
     for (exit, word, what) in EXITS {

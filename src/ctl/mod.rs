@@ -12,6 +12,7 @@ mod daemon;
 mod daemon_call;
 mod json;
 mod lines;
+mod log;
 mod nearest;
 mod orders;
 mod signals;
@@ -80,6 +81,14 @@ pub struct Call {
     force: bool,
     ready: bool,
     stopping: bool,
+    follow: bool,
+    sync: bool,
+    usage: bool,
+    stdout: bool,
+    stderr: bool,
+    past: bool,
+    lines: Option<usize>,
+    since: Option<Millis>,
     status: Option<String>,
     after: Option<Millis>,
     arguments: Vec<String>,
@@ -126,10 +135,15 @@ fn read(arguments: Vec<OsString>) -> Result<(Call, Todo), Failure> {
         };
         let name = match argument {
             lexopt::Arg::Long(name) => name.to_string(),
-            lexopt::Arg::Short('h') => "help".to_string(),
-            lexopt::Arg::Short(letter) => {
-                return usage(command, &["there is no option -", letter.encode_utf8(&mut [0; 4])].concat());
-            }
+            lexopt::Arg::Short(letter) => match table::LETTERS.iter().find(|known| known.0 == letter) {
+                Some((_, long)) => long.to_string(),
+                None => {
+                    return usage(
+                        command,
+                        &["there is no option -", letter.encode_utf8(&mut [0; 4])].concat(),
+                    );
+                }
+            },
             lexopt::Arg::Value(value) => {
                 let Ok(value) = value.into_string() else {
                     return usage(command, "an argument is not UTF-8");
@@ -186,6 +200,22 @@ fn set(
         "force" => call.force = true,
         "ready" => call.ready = true,
         "stopping" => call.stopping = true,
+        "follow" => call.follow = true,
+        "sync" => call.sync = true,
+        "usage" => call.usage = true,
+        "stdout" => call.stdout = true,
+        "stderr" => call.stderr = true,
+        "past" => call.past = true,
+        "since" => call.since = Some(duration(command, name, &value()?)?),
+        "lines" => {
+            let value = value()?;
+            let text = value.to_string_lossy();
+            let Ok(count) = text.parse() else {
+                let words = ["--lines ", &words::clean(&text), ": write how many, such as 100"];
+                return usage(command, &words.concat());
+            };
+            call.lines = Some(count);
+        }
         "status" => call.status = Some(value()?.to_string_lossy().into_owned()),
         _ => {
             let all = || table::COMMANDS.iter().flat_map(|command| command.options).chain(&table::COMMON);
@@ -282,7 +312,12 @@ fn completion(call: &Call) -> Outcome {
 
 /// Writes to stdout, at once: a reader never sees half a table. `Failed` when nobody reads.
 pub fn print(text: &str) -> Outcome {
-    match console::output(text) {
+    print_bytes(text.as_bytes())
+}
+
+/// The same of bytes that may be anything.
+pub fn print_bytes(bytes: &[u8]) -> Outcome {
+    match console::output(bytes) {
         Ok(()) => Ok(Exit::Ok),
         // A reader that went away (`| head`) knows why; anything else is worth a word.
         Err(error) if error.errno == libc::EPIPE => Ok(Exit::Failed),

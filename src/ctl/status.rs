@@ -3,7 +3,7 @@
 use super::daemon::Daemon;
 use super::words::Look;
 use super::{Call, Exit, Failure, Outcome, fail, json, print, words};
-use crate::protocol::State;
+use crate::protocol::{Event, State};
 use crate::sys::clock::now;
 use crate::sys::terminal::{self, Interrupts, Woken};
 use crate::time::{Instant, Millis};
@@ -109,23 +109,38 @@ impl Drop for Screen {
 
 /// `events`
 pub fn events(call: &Call) -> Outcome {
-    let mut news = Daemon::subscribe(call)?;
     let mut last = None;
-    loop {
+    let mut show = |events: &[Event]| {
         let mut text = String::new();
-        for event in news.events(Instant::NEVER)? {
+        for event in events {
+            // What was remembered may come once more.
+            if last.is_some_and(|last| event.seq <= last) {
+                continue;
+            }
             if call.json {
-                text += &json::event(&event);
+                text += &json::event(event);
             } else {
                 text += &words::gap(last, event.seq);
-                text += &words::event(&event);
+                text += &words::event(event);
             }
             last = Some(event.seq);
         }
-        if print(&text)? != Exit::Ok {
+        print(&text)
+    };
+    let mut news = if call.past { None } else { Some(Daemon::subscribe(call)?) };
+    if call.past || call.lines.is_some() {
+        let all = Daemon::connect(call)?.history()?;
+        let first = all.len().saturating_sub(call.lines.unwrap_or(usize::MAX));
+        if show(&all[first..])? != Exit::Ok {
             return Ok(Exit::Failed);
         }
     }
+    while let Some(news) = &mut news {
+        if show(&news.events(Instant::NEVER)?)? != Exit::Ok {
+            return Ok(Exit::Failed);
+        }
+    }
+    Ok(Exit::Ok)
 }
 
 /// `names`: for completion.

@@ -1,7 +1,7 @@
 //! The one table of commands and options. Help, manual pages and shell completion are derived
 //! from it, so a new command is one row here and one function.
 
-use super::{Call, Exit, Outcome, beat, lines, orders, status, watchdog};
+use super::{Call, Exit, Outcome, beat, lines, log, orders, status, watchdog};
 
 /// What an argument is, for completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +95,24 @@ const STATUS: &Opt =
     &Opt { long: "status", value: "TEXT", what: "say TEXT of the program, which status shows" };
 
 const STOPPING: &Opt = &Opt { long: "stopping", value: "", what: "say that the program is about to end" };
+
+const FOLLOW: &Opt = &Opt { long: "follow", value: "", what: "go on with what comes; Ctrl-C ends" };
+const LINES: &Opt = &Opt { long: "lines", value: "N", what: "the last N; 100 unless --since says when" };
+const SINCE: &Opt = &Opt { long: "since", value: "TIME", what: "what is not older than TIME, such as 5min" };
+const STDOUT: &Opt = &Opt { long: "stdout", value: "", what: "only what went to standard output" };
+const STDERR: &Opt = &Opt { long: "stderr", value: "", what: "only what went to standard error" };
+const SYNC: &Opt = &Opt {
+    long: "sync",
+    value: "",
+    what: "instead, return when everything that programs have written by now is on storage",
+};
+const USAGE: &Opt =
+    &Opt { long: "usage", value: "", what: "instead, show what each log has cost storage, today and in all" };
+const PAST: &Opt = &Opt { long: "past", value: "", what: "only what has happened by now" };
+const LAST: &Opt = &Opt { long: "lines", value: "N", what: "first the last N, at most 256" };
+
+/// The letters of options that have one besides their name.
+pub const LETTERS: [(char, &str); 3] = [('h', "help"), ('f', "follow"), ('n', "lines")];
 
 const NAMES: &str = "NAME...|all";
 
@@ -193,13 +211,26 @@ pub const COMMANDS: &[Command] = &[
         run: orders::reload,
     },
     Command {
+        name: "log",
+        arguments: "[NAME...]",
+        count: 0..=usize::MAX,
+        takes: Takes::Programs,
+        options: &[FOLLOW, LINES, SINCE, STDOUT, STDERR, JSON, SYNC, USAGE],
+        what: "Shows what programs write, wherever it is by now: the last lines of all, or of the named programs.",
+        more: "Also what is in no file yet, or never will be. Lines of several programs stand in the order of their \
+               dates, with the name before the text; -- begins what multusd says. It costs nobody anything who reads, \
+               or does not read, this. With --json each line is an object on its own line.",
+        run: log::log,
+    },
+    Command {
         name: "events",
         arguments: "",
         count: 0..=0,
         takes: Takes::Nothing,
-        options: &[JSON],
+        options: &[LAST, PAST, JSON],
         what: "Shows every change of state from now on; Ctrl-C ends.",
-        more: "The time is in seconds since boot. With --json each event is an object on its own line.",
+        more: "The time is in seconds since boot. Events are numbered: what is missing is said. multusd remembers 256. \
+               With --json each event is an object on its own line.",
         run: status::events,
     },
     Command {
@@ -359,6 +390,19 @@ pub fn spelled(opt: &Opt) -> String {
     ["--", opt.long, gap, opt.value].concat()
 }
 
+/// The letter of an option, with its dash, or nothing.
+pub fn letter(opt: &Opt) -> String {
+    let letter = LETTERS[1..].iter().find(|(_, long)| *long == opt.long);
+    letter.map_or_else(String::new, |(letter, _)| ['-', *letter].iter().collect())
+}
+
+/// An option with its letter: `-f, --follow`.
+pub fn both(opt: &Opt) -> String {
+    let letter = letter(opt);
+    let comma = if letter.is_empty() { "" } else { ", " };
+    [&*letter, comma, &spelled(opt)].concat()
+}
+
 /// The usage line of a command, without `multusctl`.
 pub fn usage(command: &Command) -> String {
     let mut line = command.name.to_string();
@@ -397,7 +441,9 @@ pub fn help_all() -> String {
 
 /// Help for one command.
 pub fn help_one(command: &Command) -> String {
-    let mut text = ["usage: multusctl ", &usage(command), "\n\n"].concat();
+    let mut text = String::new();
+    wrapped(&mut text, 0, &["usage: multusctl ", &usage(command)].concat());
+    text += "\n";
     wrapped(&mut text, 0, command.what);
     wrapped(&mut text, 0, command.more);
     if matches!(command.takes, Takes::Programs | Takes::ProgramsAndSignal) {
@@ -405,7 +451,7 @@ pub fn help_one(command: &Command) -> String {
     }
     text += "\noptions:\n";
     for opt in command.options.iter().chain(&COMMON) {
-        entry(&mut text, &spelled(opt), opt.what);
+        entry(&mut text, &both(opt), opt.what);
     }
     text
 }

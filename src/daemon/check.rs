@@ -24,5 +24,5 @@ pub fn check(path: &str) -> u8 {
     }
     let count = loaded.config.programs.len();
     let s = if count == 1 { "" } else { "s" };
-    u8::from(console::output(&format!("{path}: no errors, {count} program{s}\n")).is_err())
+    u8::from(console::output(format!("{path}: no errors, {count} program{s}\n").as_bytes()).is_err())
 }

@@ -4,7 +4,7 @@
 //! Who sends what is no request is told so and disconnected; who takes no reply is disconnected. Where all places
 //! are taken, the client that has been silent for longest gives way, and is told why.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use crate::limits::{CONTROL_CLIENT_COUNT_MAX, PACKET_BYTES_MAX};
 use crate::protocol::{self, Refusal, Reply};
@@ -29,6 +29,8 @@ pub struct Client {
     pub subscribed: Option<u64>,
     /// Has not taken the news there are.
     is_behind: bool,
+    /// Reads what programs write as they write it.
+    pub follows: bool,
 }
 
 /// Requests taken from one client per wake-up: the longest takes some 50 µs, and others wait, deadlines too.
@@ -76,8 +78,9 @@ impl Daemon {
         let heard = self.next_turn();
         self.watch(borrow(&connection), Token::Client(index), Interest::Read);
         let user = peer.user;
+        let (subscribed, is_behind, follows) = (None, false, false);
         self.clients[index] =
-            Some(Client { connection, user, allowed, heard, subscribed: None, is_behind: false });
+            Some(Client { connection, user, allowed, heard, subscribed, is_behind, follows });
     }
 
     /// A number above every client's.
@@ -102,7 +105,11 @@ impl Daemon {
         let onlooker = |client: &Client| !client.allowed;
         let is_free = if allowed {
             let is_free = count(&|_| true) < CONTROL_CLIENT_COUNT_MAX;
-            is_free || self.end_oldest(&onlooker) || self.end_any_onlooker() || self.end_oldest(&|_| true)
+            is_free
+                || self.end_oldest(&onlooker)
+                || self.end_any(&onlooker)
+                || self.end_oldest(&|_| true)
+                || self.end_any(&|client| client.follows)
         } else if count(&own) >= ONLOOKER_SHARE {
             self.end_oldest(&own)
         } else {
@@ -119,6 +126,7 @@ impl Daemon {
             |(client, index)| {
                 of(client)
                     && (client.subscribed.is_none() || client.is_behind)
+                    && !client.follows
                     && !self.reload.is_for(*index)
                     && !matches!(socket::peek(borrow(&client.connection), &mut [0]), Received::Packet(_))
             },
@@ -128,10 +136,10 @@ impl Daemon {
         true
     }
 
-    /// Who may only look gives way to who may do more, whatever it is about.
-    fn end_any_onlooker(&mut self) -> bool {
-        let found =
-            self.clients.iter().position(|client| client.as_ref().is_some_and(|client| !client.allowed));
+    /// Disconnects one of these, whatever it is about: who may only look gives way to who may do more, who reads what
+    /// programs write (and asks for nothing) to everybody.
+    fn end_any(&mut self, of: &dyn Fn(&Client) -> bool) -> bool {
+        let found = self.clients.iter().position(|client| client.as_ref().is_some_and(of));
         found.map(|index| self.give_way(index)).is_some()
     }
 
@@ -180,11 +188,22 @@ impl Daemon {
         }
     }
 
+    /// The same with descriptors, of which the client gets copies.
+    pub(super) fn send_with(&mut self, index: usize, reply: &mut Reply, along: &[BorrowedFd]) {
+        let Some(client) = &self.clients[index] else { return };
+        let mut buffer = [0; PACKET_BYTES_MAX];
+        let packet = protocol::encode(reply, &mut buffer);
+        if !packet.is_some_and(|packet| socket::send_with(borrow(&client.connection), packet, along)) {
+            self.disconnect(index);
+        }
+    }
+
     fn disconnect(&mut self, index: usize) {
         if let Some(client) = self.clients[index].take() {
             self.poller.remove(borrow(&client.connection));
         }
         self.reload.forget_client(index);
+        self.count_followers();
         // There is a descriptor again.
         reserve::fill();
         self.listen_again();

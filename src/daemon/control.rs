@@ -38,6 +38,7 @@ impl Daemon {
                 | Request::Outputs { .. }
                 | Request::Watchdogs
                 | Request::Live
+                | Request::History { .. }
         );
         if !harmless && !allowed {
             let who =
@@ -69,6 +70,15 @@ impl Daemon {
             Request::SetOutput { name, level, force } => self.set_output(&name, level, force),
             Request::Watchdogs => self.watch_report(),
             Request::Live => Reply::Live(self.live_times()),
+            Request::Log { follow } => {
+                if let Some(client) = &mut self.clients[index] {
+                    client.follows = follow;
+                }
+                self.count_followers();
+                return self.give_log(index, false);
+            }
+            Request::History { from } => Reply::Events { events: self.news.page(from).0 },
+            Request::SyncLog => return self.give_log(index, true),
         })
     }
 

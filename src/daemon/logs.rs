@@ -10,13 +10,15 @@ use std::sync::atomic::Ordering::SeqCst;
 use crate::config::{LogSettings, StreamSettings};
 use crate::limits::LOG;
 use crate::packed;
+use crate::protocol::{Refusal, Reply};
 use crate::supervisor::{ChildId, Event, Generation, Order};
 use crate::sys::log_ring::{self, Ring};
 use crate::sys::page::{Keep, KeepForProgram, Page};
 use crate::sys::poll::{self, Interest};
-use crate::sys::{SysError, clock, file};
+use crate::sys::{SysError, clock, file, signal};
 use crate::time::{Instant, Millis};
 
+use super::control::refused;
 use super::spec::digest;
 use super::{Daemon, Token};
 
@@ -241,10 +243,52 @@ impl Daemon {
     }
 
     /// A program failed: what it said is to be on storage soon.
-    pub(super) fn flush_log(&self) {
+    pub(super) fn flush_log(&mut self) {
         if let Some(ring) = &self.logs.ring {
             ring.header().flush_wanted.fetch_add(1, SeqCst);
-            ring.call_storer();
+            self.call_log();
+        }
+    }
+
+    /// `log` is to look at what is wanted; one that is not there yet looks at its start.
+    fn call_log(&mut self) {
+        if let Some(child) = self.find(LOG) {
+            self.signal_number(child, signal::CALL);
+        }
+    }
+
+    /// For `multusctl log`, which reads by itself: whatever it does with this, nobody waits for it. With `sync`, what
+    /// programs have written by now is to be on storage.
+    pub(super) fn give_log(&mut self, index: usize, sync: bool) -> Option<Reply> {
+        let kept = self.logs.ring.zip(self.page.kept(Keep::LogRing)).zip(self.page.kept(Keep::LogSettings));
+        let Some(((ring, memory), settings)) = kept else {
+            return Some(refused(Refusal::Failed, format_args!("no program's output goes to a log")));
+        };
+        let along = log_ring::open_to_read(poll::borrow(memory))
+            .and_then(|ring| Ok([ring, log_ring::open_to_read(poll::borrow(settings))?]));
+        match along {
+            Ok(along) => {
+                let mut number = 0;
+                if sync {
+                    number = ring.header().sync_wanted.fetch_add(1, SeqCst).wrapping_add(1);
+                    self.call_log();
+                }
+                self.send_with(
+                    index,
+                    &mut Reply::Log { sync: number },
+                    &[along[0].as_fd(), along[1].as_fd()],
+                );
+                None
+            }
+            Err(error) => Some(refused(Refusal::Failed, format_args!("{error}"))),
+        }
+    }
+
+    /// How many clients follow: for them, whoever fills the ring rings a bell.
+    pub(super) fn count_followers(&self) {
+        if let Some(ring) = &self.logs.ring {
+            let count = self.clients.iter().flatten().filter(|client| client.follows).count();
+            ring.header().followers.store(count as u32, SeqCst);
         }
     }
 

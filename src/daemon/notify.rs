@@ -22,7 +22,7 @@ use crate::time::Millis;
 
 use super::perform::FLAG_READY;
 use super::table::write_cut;
-use super::{Daemon, borrow};
+use super::{Daemon, borrow, bundled, report};
 
 /// Longest notification read; sd_notify(3) messages are a few short lines.
 const NOTIFICATION_BYTES_MAX: usize = 4096;
@@ -110,6 +110,11 @@ impl Daemon {
             ("STOPPING", "1", _) => Event::LeaveAnnounced { child, generation },
             ("MAINPID", ..) => return self.take_named_main(child, number.unwrap_or(0) as u32),
             ("STATUS", ..) => return write_cut(&mut entry.status_text, format_args!("{value}")),
+            // Of our own children: something that whoever listens to events should know.
+            ("MULTUSD_EVENT", ..) if bundled::is_bundled(&entry.program) => {
+                let name = report::name(entry.name());
+                return self.tell(format_args!("{name}: {value}"));
+            }
             ("ERRNO", ..) => {
                 let errno = number.unwrap_or(0) as i32;
                 return write_cut(&mut entry.words, format_args!("{}", describe(errno)));

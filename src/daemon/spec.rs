@@ -389,7 +389,8 @@ fn handed_over(
 /// It is told a NOTIFY_SOCKET.
 pub fn uses_notify(program: &Program) -> bool {
     let beats = program.heartbeat.as_ref().is_some_and(|heartbeat| heartbeat.kind == HeartbeatKind::Notify);
-    program.kind == ProgramKind::Notify || program.ready == ProgramReady::Notify || beats
+    let told = program.kind == ProgramKind::Notify || program.ready == ProgramReady::Notify || beats;
+    told || super::bundled::is_bundled(program)
 }
 
 /// The number under which it finds what it beats by: the first that is free.

@@ -161,7 +161,7 @@ fn time_of(path: &str) -> u8 {
 /// Writes to stdout, at once: should the next check take the machine down, its predecessor is known.
 fn say(words: &[&str]) {
     // Whoever closed it does not want to know.
-    let _ = console::output(&words.concat());
+    let _ = console::output(words.concat().as_bytes());
 }
 
 fn complain(words: &[&str]) {

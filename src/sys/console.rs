@@ -28,9 +28,9 @@ pub fn say(words: fmt::Arguments) {
     }
 }
 
-/// Writes all of a text to standard output, at once.
-pub fn output(text: &str) -> Result<(), SysError> {
-    write_all(libc::STDOUT_FILENO, text.as_bytes())
+/// Writes all of it to standard output, at once.
+pub fn output(bytes: &[u8]) -> Result<(), SysError> {
+    write_all(libc::STDOUT_FILENO, bytes)
 }
 
 /// Writes a line to standard error, for what is no daemon yet and may wait. One that is closed is no reason to fail.

@@ -1,13 +1,14 @@
 //! The client's end of the control socket: packets out, packets in, nothing waited for for ever.
 //! Knows no message; what the bytes mean is `protocol`'s business.
+#![allow(unsafe_code)]
 
-use std::io::IoSlice;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr};
+use nix::sys::socket::{self, AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr};
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::clock::now;
@@ -95,6 +96,37 @@ impl Client {
             }
         };
         Ok(&buffer[..length])
+    }
+
+    /// Receives one packet, and two descriptors that came along; `None` in their place: they did not.
+    pub fn receive_with<'b>(
+        &self,
+        buffer: &'b mut [u8],
+        deadline: Instant,
+    ) -> Result<(&'b [u8], Option<[OwnedFd; 2]>), Trouble> {
+        if !wait_readable(&mut [PollFd::new(self.as_fd(), PollFlags::POLLIN)], deadline)? {
+            return Err(Trouble::TimedOut);
+        }
+        let mut room = nix::cmsg_space!([RawFd; 2]);
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+        let mut parts = [IoSliceMut::new(buffer)];
+        let message =
+            match socket::recvmsg::<UnixAddr>(self.socket.as_raw_fd(), &mut parts, Some(&mut room), flags) {
+                Ok(message) => message,
+                Err(Errno::ECONNRESET) => return Err(Trouble::Closed),
+                Err(errno) => return Err(Trouble::Failed(errno)),
+            };
+        let mut along = heapless::Vec::<OwnedFd, 2>::new();
+        for part in message.cmsgs().map_err(Trouble::Failed)? {
+            if let ControlMessageOwned::ScmRights(numbers) = part {
+                // SAFETY: the kernel has just made them for us.
+                along.extend(numbers.into_iter().map(|number| unsafe { OwnedFd::from_raw_fd(number) }));
+            }
+        }
+        match message.bytes {
+            0 => Err(Trouble::Closed),
+            length => Ok((&buffer[..length], along.into_array().ok())),
+        }
     }
 
     /// Connecting and sending are the two calls that `poll` cannot bound, so the socket does.

@@ -84,6 +84,14 @@ impl Ring {
         Some(Part { stream, first, to, lines, bytes, inode, size, ..Part::default() })
     }
 
+    /// For whoever looks on: whether a part of this stream is being written, and if so into which inode and how much
+    /// was there before. First: changes with every claim.
+    pub fn claimed_of(&self, stream: u16) -> (u64, Option<(u64, u64)>) {
+        let turn = self.header.turn.load(SeqCst);
+        let part = self.open_claim().filter(|part| part.stream == stream);
+        (turn >> 32, part.map(|part| (part.inode, part.size)))
+    }
+
     /// Storer: the claimed part is in its target.
     pub fn claim_is_stored(&self) {
         let claim = &self.header.claim;

@@ -71,6 +71,33 @@ pub fn open_to_read(path: &Path, file: BorrowedFd) -> Option<OwnedFd> {
     (super::file::is_still(path, file) && inode(reader.as_fd()) == inode(file)).then_some(reader)
 }
 
+/// A log file to look at, whoever owns it: nothing that would lead elsewhere or wait. Its inode and size.
+pub fn open_to_look(path: &Path) -> Result<(OwnedFd, u64, u64), SysError> {
+    let file = open_path(path, OFlag::O_RDONLY | WARY, 0)?;
+    let status: FileStat = fstat(&file).map_err(SysError::of("stat"))?;
+    match kind(&status) {
+        SFlag::S_IFREG => Ok((file, status.st_ino, status.st_size as u64)),
+        _ => Err(SysError { operation: "open", errno: libc::EINVAL }),
+    }
+}
+
+/// Reads at a place, as much as there is.
+pub fn read_at(file: BorrowedFd, mut at: u64, mut bytes: &mut [u8]) -> Result<usize, SysError> {
+    let wanted = bytes.len();
+    while !bytes.is_empty() {
+        match nix::sys::uio::pread(file, bytes, at as libc::off_t) {
+            Ok(0) => break,
+            Ok(count) => {
+                at += count as u64;
+                bytes = &mut bytes[count..];
+            }
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(SysError::of("read")(errno)),
+        }
+    }
+    Ok(wanted - bytes.len())
+}
+
 /// Whether the last byte of a file, of so many, is no line end: a write was cut short.
 pub fn ends_within_line(path: &Path, file: BorrowedFd, size: u64) -> bool {
     let mut last = [b'\n'];

@@ -110,6 +110,27 @@ pub struct Claim {
     pub more: [AtomicU64; 4],
 }
 
+/// Words of a stream that are the storer's own, in [`Stream::storer`].
+pub mod word {
+    /// Bytes written to files today.
+    pub const TODAY: usize = 0;
+    /// That day, as [`super::day`] has it.
+    pub const DAY: usize = 1;
+    /// The day of which was said that it is too much.
+    pub const ALARM: usize = 2;
+    /// Whether the rest of a line is discarded; above it the generation.
+    pub const DISCARDS: usize = 3;
+    /// Messages that syslog or the kernel did not take.
+    pub const UNRELAYED: usize = 4;
+    /// Bytes written to files altogether.
+    pub const WRITTEN: usize = 5;
+}
+
+/// The number of a day since boot, from 1.
+pub fn day(mono_ms: u64) -> u64 {
+    mono_ms / 86_400_000 + 1
+}
+
 /// What is about to be overwritten.
 #[repr(C)]
 pub(super) struct Plan {
@@ -164,12 +185,16 @@ pub struct Header {
     pub wake_at: AtomicU64,
     /// Storer: do not wait for me, overwrite at once: storage takes nothing.
     pub storage_fails: AtomicU32,
-    /// Supervisor: who wants everything synced adds 1, and wakes the storer ([`Ring::call_storer`]).
+    /// Supervisor: who wants everything synced adds 1, and calls the collector.
     pub sync_wanted: AtomicU32,
-    /// Storer: that number, when it is done.
+    /// Collector: that number, when what programs had written by then is in the ring; it calls the storer.
+    pub sync_taken: AtomicU32,
+    /// Storer: that number, when it is done; whoever waits for this word is woken.
     pub sync_done: AtomicU32,
-    /// Supervisor: adds 1 when a program failed: what is there is to be written.
+    /// Supervisor: adds 1 when a program failed, and calls the collector: what is there is to be written.
     pub flush_wanted: AtomicU32,
+    /// Collector: that number, as above.
+    pub flush_taken: AtomicU32,
     /// Storer: that number, when it is done.
     pub flush_done: AtomicU32,
     /// Collector: 1: the storer is to write everything and end. Storer: 2: it has.

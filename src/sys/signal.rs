@@ -1,6 +1,7 @@
 //! Signals as values: blocked for good, then taken one at a time (sigtimedwait(2)).
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::{SysError, check};
 use crate::time::{Instant, Millis};
@@ -71,9 +72,13 @@ pub const END: i32 = libc::SIGTERM;
 /// What ends a process at once: SIGKILL.
 pub const KILL: i32 = libc::SIGKILL;
 
-/// Blocks [`END`], so that [`TermSignal`] has it, and ignores SIGPIPE.
+/// Calls a bundled child to look at what is wanted of it: SIGURG, which does nothing to a process that does not
+/// listen yet.
+pub const CALL: i32 = libc::SIGURG;
+
+/// Blocks [`END`] and [`CALL`], so that [`TermSignal`] and [`CallSignal`] have them, and ignores SIGPIPE.
 pub fn block_end() -> Result<(), SysError> {
-    let set: SigSet = [Signal::SIGTERM].into_iter().collect();
+    let set: SigSet = [Signal::SIGTERM, Signal::SIGURG].into_iter().collect();
     // SAFETY: SIG_IGN installs no code.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None).map_err(SysError::of("sigprocmask"))
@@ -85,16 +90,39 @@ pub fn is_order_to_end(signal: Signal) -> bool {
 }
 
 /// SIGTERM as something to poll, for jobs: it is blocked in whatever the supervisor forks.
-pub struct TermSignal(nix::sys::signalfd::SignalFd);
+pub struct TermSignal(SignalFd);
 
 impl TermSignal {
     /// Receives the SIGTERMs of this process from now on.
     pub fn new() -> Result<Self, SysError> {
-        let set: SigSet = [Signal::SIGTERM].into_iter().collect();
-        let flags = nix::sys::signalfd::SfdFlags::SFD_CLOEXEC;
-        nix::sys::signalfd::SignalFd::with_flags(&set, flags)
-            .map(TermSignal)
-            .map_err(SysError::of("signalfd"))
+        receive(Signal::SIGTERM).map(TermSignal)
+    }
+}
+
+fn receive(signal: Signal) -> Result<SignalFd, SysError> {
+    let set: SigSet = [signal].into_iter().collect();
+    SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .map_err(SysError::of("signalfd"))
+}
+
+/// [`CALL`] as something to poll.
+pub struct CallSignal(SignalFd);
+
+impl CallSignal {
+    /// Receives the calls of this process from now on.
+    pub fn new() -> Result<Self, SysError> {
+        receive(Signal::SIGURG).map(CallSignal)
+    }
+
+    /// It was heard.
+    pub fn take(&self) {
+        let _ = self.0.read_signal();
+    }
+}
+
+impl std::os::fd::AsFd for CallSignal {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

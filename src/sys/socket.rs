@@ -121,6 +121,16 @@ pub fn send(connection: BorrowedFd, packet: &[u8]) -> bool {
     nix::sys::socket::send(connection.as_raw_fd(), packet, flags).is_ok()
 }
 
+/// The same, with descriptors, of which the receiver gets copies (SCM_RIGHTS).
+pub fn send_with(connection: BorrowedFd, packet: &[u8], along: &[BorrowedFd]) -> bool {
+    use nix::sys::socket::{ControlMessage, sendmsg};
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    let along: heapless::Vec<i32, 2> = along.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&along)];
+    let words = [std::io::IoSlice::new(packet)];
+    sendmsg::<UnixAddr>(connection.as_raw_fd(), &words, &rights, flags, None).is_ok()
+}
+
 /// Messages a NOTIFY_SOCKET is to hold; systemd's choice too. Kernels start with 10.
 const QUEUE_LENGTH: u32 = 512;
 

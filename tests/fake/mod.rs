@@ -149,6 +149,11 @@ impl World {
                 let next = (length < rest.len()).then_some(*from + length as u32);
                 Reply::Page { text: rest[..length].try_into().unwrap(), next }
             }
+            // What it will tell is what it remembers, too.
+            Request::History { from } => {
+                let later = self.news.iter().filter(|event| event.seq >= *from);
+                Reply::Events { events: later.take(3).cloned().collect() }
+            }
             _ => done,
         }
     }

@@ -8,7 +8,7 @@ use crate::config::{LogSettings, StreamSettings};
 use crate::sys::log_collect::{Collector, Taken};
 use crate::sys::log_ring::{Ring, STREAM_COUNT};
 use crate::sys::poll::{self, Interest, Poller};
-use crate::sys::signal::{self, TermSignal};
+use crate::sys::signal::{self, CallSignal, TermSignal};
 use crate::sys::{SysError, clock, console, file, futex, process};
 use crate::time::{Instant, Millis};
 
@@ -29,6 +29,7 @@ const STORER_PAUSE: Millis = Millis(200);
 const TERM: u64 = 0;
 const STORER: u64 = 1;
 const PIPES: u64 = 2;
+const CALL: u64 = 3;
 
 /// The collector's process.
 struct Collecting<'a> {
@@ -90,9 +91,12 @@ impl<'a> Collecting<'a> {
         signal::block_end()?;
         let term = TermSignal::new()?;
         self.poller.add(term.as_fd(), TERM, Interest::Read)?;
+        let call = CallSignal::new()?;
+        self.poller.add(call.as_fd(), CALL, Interest::Read)?;
         self.poller.add(poll::borrow(self.settings.poll as i32), PIPES, Interest::Read)?;
         loop {
             self.tend_storer();
+            self.take_what_is_wanted();
             if self.is_ending && self.storer.is_none() && self.ring.header().storer_ends.load(SeqCst) == 2 {
                 return Ok(());
             }
@@ -107,6 +111,7 @@ impl<'a> Collecting<'a> {
                     PIPES => self.take_ready(),
                     TERM if !self.is_ending => self.begin_end(),
                     STORER => self.reap_storer(),
+                    CALL => call.take(),
                     _ => self.tell_of_drops(),
                 }
             }
@@ -212,13 +217,30 @@ impl<'a> Collecting<'a> {
     /// Told to end: what programs have said by now is taken, then the storer is told.
     fn begin_end(&mut self) {
         self.is_ending = true;
+        self.take_all();
+        self.ring.header().storer_ends.store(1, SeqCst);
+        self.ring.call_storer();
+    }
+
+    /// What programs have said by now; bounded.
+    fn take_all(&mut self) {
         let settings = self.settings;
         for stream in &settings.streams {
             let takes = (0..LAST_TAKES).take_while(|_| self.take(stream)).count();
             debug_assert!(takes <= LAST_TAKES);
         }
-        self.ring.header().storer_ends.store(1, SeqCst);
-        self.ring.call_storer();
+    }
+
+    /// Everything is to be synced, or written: what is in the pipes belongs to it. Also what a former one was asked.
+    fn take_what_is_wanted(&mut self) {
+        let header = self.ring.header();
+        let wanted = [&header.sync_wanted, &header.flush_wanted].map(|word| word.load(SeqCst));
+        let taken = [&header.sync_taken, &header.flush_taken];
+        if taken.map(|word| word.load(SeqCst)) != wanted {
+            self.take_all();
+            taken.iter().zip(wanted).for_each(|(word, wanted)| word.store(wanted, SeqCst));
+            self.ring.call_storer();
+        }
     }
 
     fn tend_storer(&mut self) {

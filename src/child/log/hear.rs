@@ -3,35 +3,18 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use super::lines::{Cutter, Fold, Line, Rate, When};
 use super::relay::Speaker;
-use super::stamp::{number, stamp};
 use super::store::{BLOCK_BYTES, Store};
 use super::write::Run;
 use crate::config::LogStamp;
 use crate::config::StreamSettings;
-use crate::sys::log_ring::{NOTICE, Notice, RECORD_BYTES, Record, Ring, Stream};
+use crate::log_text::DROPPED;
+use crate::log_text::lines::{Cutter, Fold, Line, Rate, When};
+use crate::log_text::stamp::{number, stamp};
+use crate::sys::log_ring::{NOTICE, Notice, RECORD_BYTES, Record, Ring, Stream, word};
 
 /// What a line that is too long ends with; the next one goes on.
 const CUT: &[u8] = b" -- goes on";
-
-/// Words of a stream that are the storer's own: bytes written to files today; that day (since boot) plus 1; the day
-/// of which was said that it is too much, plus 1; whether the rest of a line is discarded, above it the generation;
-/// messages that syslog or the kernel did not take; bytes written to files altogether.
-pub mod word {
-    /// See above.
-    pub const TODAY: usize = 0;
-    /// See above.
-    pub const DAY: usize = 1;
-    /// See above.
-    pub const ALARM: usize = 2;
-    /// See above.
-    pub const DISCARDS: usize = 3;
-    /// See above.
-    pub const UNRELAYED: usize = 4;
-    /// See above.
-    pub const WRITTEN: usize = 5;
-}
 
 /// A stream, as it is heard.
 pub(super) struct Voice<'a> {
@@ -196,8 +179,7 @@ impl Store<'_> {
         if notice.cut {
             self.tear(at, notice.torn);
         }
-        let words: [&[u8]; 3] = [b" lines (", b" bytes) dropped: log was overdue", b""];
-        self.say(at, &[notice.lines, notice.bytes], &words);
+        self.say(at, &[notice.lines, notice.bytes], &DROPPED.map(str::as_bytes));
         self.account(at, Run { first: record, to: end, ..Run::default() }, self.voices[at].when);
     }
 

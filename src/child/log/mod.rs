@@ -3,9 +3,7 @@
 
 mod collect;
 mod hear;
-mod lines;
 mod relay;
-mod stamp;
 pub mod store;
 mod target;
 #[cfg(test)]

@@ -3,10 +3,10 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use super::lines::When;
-use super::stamp::{number, wall};
 use crate::config::Syslog;
-use crate::sys::{SysError, console, file, log_file, machine, stream};
+use crate::log_text::lines::When;
+use crate::log_text::stamp::{number, wall};
+use crate::sys::{SysError, file, log_file, machine, stream};
 
 /// The facility `daemon`, with the severity of what is said on standard output (informational) and on standard error
 /// (warning); RFC 5424, 6.2.1.
@@ -90,7 +90,11 @@ impl Sender {
         match self.attempt(message, now_ms) {
             Err(error) => self.lose(error, now_ms),
             Ok(()) if self.lost > 0 && now_ms >= self.lost_ms.saturating_add(OVER_MS) => {
-                console::say(format_args!("{}: taken again; {} lines were lost", self.name(), self.lost));
+                crate::child::report(format_args!(
+                    "{}: taken again; {} lines were lost",
+                    self.name(),
+                    self.lost
+                ));
                 self.lost = 0;
             }
             Ok(()) => {}
@@ -100,7 +104,7 @@ impl Sender {
 
     fn lose(&mut self, error: SysError, now_ms: u64) {
         if self.lost == 0 {
-            console::say(format_args!("{}: {error}; lines for it are lost and counted", self.name()));
+            crate::child::report(format_args!("{}: {error}; lines for it are lost and counted", self.name()));
         }
         self.lost += 1;
         self.lost_ms = now_ms;

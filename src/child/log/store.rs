@@ -11,6 +11,7 @@ use super::relay::Relay;
 use super::target::{Target, keep_below};
 use super::write::Batch;
 use crate::config::LogSettings;
+use crate::sys::futex;
 use crate::sys::log_claim::OPEN_LINE;
 use crate::sys::log_ring::{NOTICE, Read, Ring, STREAM_COUNT};
 use crate::time::{Instant, Millis};
@@ -218,8 +219,9 @@ impl<'a> Store<'a> {
     fn write_due(&mut self) {
         let header = self.ring.header();
         let flush_ms = self.settings.flush_ms;
-        let wanted = header.flush_wanted.load(SeqCst);
+        let wanted = header.flush_taken.load(SeqCst);
         if wanted != header.flush_done.load(SeqCst) {
+            self.read_on();
             self.write_all();
             header.flush_done.store(wanted, SeqCst);
         }
@@ -233,7 +235,7 @@ impl<'a> Store<'a> {
                 }
             }
         }
-        if header.sync_wanted.load(SeqCst) != header.sync_done.load(SeqCst) {
+        if header.sync_taken.load(SeqCst) != header.sync_done.load(SeqCst) {
             self.sync();
         }
     }
@@ -247,7 +249,9 @@ impl<'a> Store<'a> {
     /// Everything that is there, on storage.
     fn sync(&mut self) {
         let header = self.ring.header();
-        let wanted = header.sync_wanted.load(SeqCst);
+        let wanted = header.sync_taken.load(SeqCst);
+        // What was taken meanwhile belongs to it.
+        self.read_on();
         self.write_all();
         let mut is_done = self.batches.iter().all(|batch| batch.held_from.is_none());
         for target in &mut self.targets {
@@ -260,6 +264,7 @@ impl<'a> Store<'a> {
         if is_done {
             header.synced.store(self.stored(), SeqCst);
             header.sync_done.store(wanted, SeqCst);
+            futex::wake(&header.sync_done);
         }
     }
 
@@ -292,7 +297,7 @@ impl<'a> Store<'a> {
 
     fn deadline(&self) -> Option<u64> {
         let header = self.ring.header();
-        let unsynced = header.sync_wanted.load(SeqCst) != header.sync_done.load(SeqCst);
+        let unsynced = header.sync_taken.load(SeqCst) != header.sync_done.load(SeqCst);
         let retries =
             self.batches.iter().filter(|batch| batch.held_from.is_some()).map(|batch| batch.retry_ms);
         let flushes = self.oldest().map(|since| since.saturating_add(self.settings.flush_ms));

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use crate::sys::filter::Filter;
-use crate::sys::{console, file as sys_file, log_file};
+use crate::sys::{file as sys_file, log_file};
 
 /// A device that takes nothing (a terminal that was stopped) holds up the other logs so long, once.
 const DEVICE_PATIENCE_MS: u16 = 1000;
@@ -169,9 +169,9 @@ impl Target {
     pub fn works(&mut self, result: Result<(), &str>) {
         let (path, complained) = (&self.path, std::mem::replace(&mut self.complained, result.is_err()));
         match result {
-            Ok(()) if complained => console::say(format_args!("{path}: written again")),
+            Ok(()) if complained => crate::child::report(format_args!("{path}: written again")),
             Err(error) if !complained => {
-                console::say(format_args!("{path}: {error}; lines wait in memory until this works"));
+                crate::child::report(format_args!("{path}: {error}; lines wait in memory until this works"));
             }
             _ => {}
         }
@@ -260,7 +260,10 @@ impl Target {
         } else {
             sys_file::remove(&beside);
             if !succeeded {
-                console::say(format_args!("{}.{number}: compress failed; it stays as it is", self.path));
+                crate::child::report(format_args!(
+                    "{}.{number}: compress failed; it stays as it is",
+                    self.path
+                ));
             }
         }
     }

@@ -3,13 +3,12 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use super::hear::{Voice, word};
+use super::hear::Voice;
 use super::store::{BLOCK_BYTES, Store};
 use super::target::keep_below;
 use crate::sys::log_claim::{Claimed, OPEN_LINE, Part};
-use crate::sys::{console, process};
-
-const DAY_MS: u64 = 86_400_000;
+use crate::sys::log_ring::{day, word};
+use crate::sys::process;
 
 /// A part of a batch that is of one stream.
 #[derive(Clone, Copy, Debug, Default)]
@@ -198,16 +197,16 @@ impl Store<'_> {
             let written = if target.path.is_empty() || target.is_device { 0 } else { text.len() as u64 };
             size += written;
             self.total += written;
-            let [today, day, alarm] = [word::TODAY, word::DAY, word::ALARM].map(|at| &words.storer[at]);
+            let [today, of_day, alarm] = [word::TODAY, word::DAY, word::ALARM].map(|at| &words.storer[at]);
             words.storer[word::WRITTEN].fetch_add(written, SeqCst);
-            let number = self.now_ms / DAY_MS + 1;
-            if day.swap(number, SeqCst) != number {
+            let number = day(self.now_ms);
+            if of_day.swap(number, SeqCst) != number {
                 today.store(0, SeqCst);
             }
             let sum = today.fetch_add(written, SeqCst) + written;
             let max = self.settings.daily_alarm;
             if max > 0 && sum > max && alarm.swap(number, SeqCst) != number {
-                console::say(format_args!(
+                crate::child::report(format_args!(
                     "{}: {sum} bytes of log written today; daily_alarm = {max}",
                     stream.name
                 ));

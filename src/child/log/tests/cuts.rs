@@ -59,7 +59,7 @@ fn whatever_happens_every_line_is_there_once_and_in_its_order() {
                     kills += 1;
                 }
                 1 => {
-                    bench.ring.header().sync_wanted.fetch_add(1, SeqCst);
+                    bench.ring.header().sync_taken.fetch_add(1, SeqCst);
                 }
                 2 if !bench.dir.join("away").exists() => {
                     // The directory is gone for a while, and something else is there.
@@ -107,7 +107,7 @@ fn a_power_cut_loses_nothing_that_a_sync_acknowledged_and_leaves_readable_files(
     for number in 0..200 {
         bench.say(0, &format!("line {number:04}\n"));
         if number == 100 || number == 180 {
-            bench.ring.header().sync_wanted.fetch_add(1, SeqCst);
+            bench.ring.header().sync_taken.fetch_add(1, SeqCst);
         }
         bench.pass(3000);
         let is_done = bench.ring.header().sync_done.load(SeqCst);
@@ -160,11 +160,11 @@ fn after_a_power_cut_a_real_file_system_has_what_a_sync_acknowledged() {
         bench.say(0, &format!("line {number:04} .......................................\n"));
         bench.say(1, &format!("line {number:04}\n"));
         if number % 50 == 20 {
-            bench.ring.header().sync_wanted.fetch_add(1, SeqCst);
+            bench.ring.header().sync_taken.fetch_add(1, SeqCst);
         }
         bench.pass(500);
         let header = bench.ring.header();
-        if number % 50 == 20 && header.sync_done.load(SeqCst) == header.sync_wanted.load(SeqCst) {
+        if number % 50 == 20 && header.sync_done.load(SeqCst) == header.sync_taken.load(SeqCst) {
             acknowledged = number;
         }
         if number % 17 != 0 || acknowledged == 0 {

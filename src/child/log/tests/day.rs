@@ -115,7 +115,7 @@ fn day(every: u64, length: usize) -> (u64, u64, u64, Option<u64>) {
         disk.sync();
     }
     let on_device = disk.as_ref().map(|disk| disk.written() - before.unwrap());
-    let written = bench.ring.stream(0).storer[super::super::hear::word::WRITTEN].load(SeqCst);
+    let written = bench.ring.stream(0).storer[crate::sys::log_ring::word::WRITTEN].load(SeqCst);
     let in_files: u64 = fs::read_dir(&dir)
         .unwrap()
         .map(|entry| entry.unwrap().metadata().unwrap())

@@ -154,12 +154,12 @@ fn a_block_of_a_chatty_program_is_written_at_once() {
 fn a_failure_a_sync_and_the_end_write_everything() {
     let mut bench = Bench::new(1);
     bench.say(0, "one\n");
-    bench.ring.header().flush_wanted.fetch_add(1, SeqCst);
+    bench.ring.header().flush_taken.fetch_add(1, SeqCst);
     bench.pass(0);
     assert_eq!(bench.read("0"), "one\n");
     assert_eq!(bench.ring.header().flush_done.load(SeqCst), 1);
     bench.say(0, "two\nthr");
-    bench.ring.header().sync_wanted.fetch_add(1, SeqCst);
+    bench.ring.header().sync_taken.fetch_add(1, SeqCst);
     bench.pass(0);
     let header = bench.ring.header();
     assert_eq!((bench.read("0").as_str(), header.sync_done.load(SeqCst)), ("one\ntwo\nthr", 1));
@@ -421,7 +421,7 @@ fn with_ram_only_no_file_is_made() {
     bench.settings.ram_only = true;
     bench.say(0, &"line\n".repeat(5000));
     bench.pass(20_000);
-    bench.ring.header().sync_wanted.fetch_add(1, SeqCst);
+    bench.ring.header().sync_taken.fetch_add(1, SeqCst);
     bench.pass(0);
     assert_eq!(fs::read_dir(&bench.dir).unwrap().count(), 0);
     assert_eq!(bench.ring.header().sync_done.load(SeqCst), 1);
