@@ -16,7 +16,9 @@ fn program(name: &str, keys: &str) -> String {
 }
 
 fn names(instance: &Instance) -> Vec<String> {
-    instance.status().programs.into_iter().map(|program| program.name).collect()
+    let all = instance.status().programs.into_iter().map(|program| program.name);
+    // Not what keeps the lines of them.
+    all.filter(|name| name != multusd::limits::LOG).collect()
 }
 
 fn kept(instance: &Instance) -> String {

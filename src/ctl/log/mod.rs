@@ -62,7 +62,8 @@ pub fn log(call: &Call) -> Outcome {
             return fail(Exit::Failed, [&*words::clean(name), " writes nothing that goes to a log"].concat());
         }
     }
-    let named = streams.first().is_some_and(|first| streams.iter().any(|other| other.name != first.name));
+    // Of one program that was named everybody knows whose they are.
+    let named = !matches!(call.arguments.as_slice(), [word] if chosen.iter().flatten().any(|name| name.as_str() == word));
     let look = Look { json: call.json, named, clean: terminal::is_output() };
     let (out, sources) = read_past(call, &shared, &streams, look);
     if print_bytes(&out)? != Exit::Ok {
