@@ -43,10 +43,10 @@ fn hup_reloads_and_usr1_writes_the_state_to_the_log() {
 #[test]
 fn output_goes_to_files_of_its_own_or_to_one_or_to_none() {
     let talk = "echo to out\necho to err >&2\nexec \"${0%/*}/sleeper\" 1000";
-    let config = "[program:auto]\ncommand = %(here)s/talk\n\
-        [program:own]\ncommand = %(here)s/talk\nstdout_logfile = %(here)s/out\nstderr_logfile = %(here)s/err\n\
-        [program:one]\ncommand = %(here)s/talk\nstdout_logfile = %(here)s/both\nredirect_stderr = true\n\
-        [program:none]\ncommand = %(here)s/talk\nstdout_logfile = NONE\nstderr_logfile = NONE\n";
+    let config = "[program:auto]\ncommand = %(here)s/talk\nlog_stamp = none\n\
+        [program:own]\ncommand = %(here)s/talk\nlog_stamp = none\nstdout_logfile = %(here)s/out\nstderr_logfile = %(here)s/err\n\
+        [program:one]\ncommand = %(here)s/talk\nlog_stamp = none\nstdout_logfile = %(here)s/both\nredirect_stderr = true\n\
+        [program:none]\ncommand = %(here)s/talk\nlog_stamp = none\nstdout_logfile = NONE\nstderr_logfile = NONE\n";
     let mut instance = Instance::scripted("logs", "", &[("talk", talk)], config);
     for (file, lines) in [
         ("log/auto-stdout.log", vec!["to out"]),
@@ -72,7 +72,7 @@ fn output_is_rotated_and_the_last_words_before_the_end_are_kept() {
                 while [ $i -lt 400 ]; do echo \"line $i ..............................\"; i=$((i+1)); done\n\
                 echo > \"${0%/*}/talked\"\nwhile :; do \"${0%/*}/sleeper\" 1000 & wait; done";
     let config = "[program:a]\ncommand = %(here)s/talk\nstdout_logfile = %(here)s/out\n\
-                  stdout_logfile_maxbytes = 4KB\nstdout_logfile_backups = 2\nstartsecs = 0\n";
+                  stdout_logfile_maxbytes = 4KB\nstdout_logfile_backups = 2\nstartsecs = 0\nlog_stamp = none\n";
     let mut instance = Instance::scripted("rotation", "", &[("talk", talk)], config);
     instance.await_lines("talked", 1);
     instance.quit_clean();
@@ -84,7 +84,7 @@ fn output_is_rotated_and_the_last_words_before_the_end_are_kept() {
 #[test]
 fn a_supervisor_that_is_killed_costs_no_program_and_no_line() {
     let talk = "i=0\nwhile :; do echo $i; i=$((i+1)); \"${0%/*}/sleeper\" 0.01; done";
-    let config = "[program:a]\ncommand = %(here)s/talk\nstdout_logfile = %(here)s/out\nstartsecs = 0\n";
+    let config = "[program:a]\ncommand = %(here)s/talk\nstdout_logfile = %(here)s/out\nstartsecs = 0\nlog_stamp = none\n";
     for (way, keys) in both_ways() {
         let mut instance = Instance::scripted(&format!("replaced-{way}"), keys, &[("talk", talk)], config);
         let first = instance.await_state("a", "running").pid;

@@ -9,7 +9,7 @@ use crate::sys::process;
 
 /// `log`. It is back at once when it fails, also the third time; its end is the last act of all, and takes the time
 /// that storage takes.
-const LOG_SECTION: &str = "[program:bundled]\ncommand = /proc/self/exe log\nstartsecs = 0\nstopwaitsecs = 10\n\
+const LOG_SECTION: &str = "[program:bundled]\ncommand = multusd log\nstartsecs = 0\nstopwaitsecs = 10\n\
     restart_delay = 50ms\nrestart_delay_max = 1s\nrestart_reset = 5s\nno_new_privs = true\n\
     stdout_logfile = NONE\nstderr_logfile = NONE\n";
 

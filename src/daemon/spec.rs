@@ -329,7 +329,10 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
             program.check.as_ref().map(|check| check_command(&check.command, &path)),
         ],
         exec: Exec {
-            command: command(&program.command, &path),
+            command: match super::bundled::is_bundled(program) {
+                true => own_image(&program.name, None),
+                false => command(&program.command, &path),
+            },
             environment,
             directory: program.directory.clone(),
             identity: identity.map(|identity| (identity.user, identity.group, identity.groups)),
@@ -500,12 +503,15 @@ fn command(words: &[String], path: &str) -> Command {
 fn check_command(words: &[String], path: &str) -> Command {
     let built_in = words.first().is_some_and(|word| config::CheckTarget::read(word).is_some());
     match (built_in, words) {
-        (true, [target, ..]) => Command {
-            paths: vec!["/proc/self/exe".into()],
-            words: ["multusd", "probe", target].map(String::from).to_vec(),
-        },
+        (true, [target, ..]) => own_image("probe", Some(target)),
         _ => command(words, path),
     }
+}
+
+/// Ourselves, as one of the applets.
+fn own_image(applet: &str, argument: Option<&str>) -> Command {
+    let words = ["multusd", applet].into_iter().chain(argument);
+    Command { paths: vec!["/proc/self/exe".into()], words: words.map(String::from).collect() }
 }
 
 fn strings(list: &[String]) -> Vec<CString> {

@@ -148,10 +148,11 @@ impl Instance {
         copy
     }
 
-    /// Living processes of this instance but multusd's own: by command line or environment.
+    /// Living processes of this instance but multusd's own and `log`: by command line or environment.
     pub fn family(&self) -> BTreeSet<u32> {
         let own = format!("--config\0{}", self.config_path().display());
-        self.everybody().into_iter().filter(|pid| !command_line(*pid).contains(&own)).collect()
+        let is_own = |line: String| line.contains(&own) || line == "multusd\0log\0";
+        self.everybody().into_iter().filter(|pid| !is_own(command_line(*pid))).collect()
     }
 
     /// Those of them that have become a `sleeper`: past their shell, past their `setsid`.
