@@ -210,6 +210,11 @@ fn a_follower_of_all_sees_a_program_that_comes_later() {
     let lines = follower.until("talk: error 300");
     let talk: Vec<_> = lines.iter().filter(|line| line.contains("line")).cloned().collect();
     assert_eq!(talk, numbered("talk: line", 1..=300));
+    // What cannot be changed while it is in use says so.
+    instance.write_config(&format!("[log]\nflush = 1h\nring = 1MB\n{TICKER}{TALKER}"));
+    instance.ctl_ok(&["reload"]);
+    let about = instance.ctl_ok(&["status"]);
+    assert!(about.contains("[log] ring: it has 256 KB until multusd is started anew"), "{about}");
     drop(follower);
     instance.quit_clean();
 }

@@ -89,6 +89,7 @@ impl Daemon {
         let mut add = |words: core::fmt::Arguments| drop(limitations.push(text(words)));
         self.open_promises(&mut add);
         self.watch_limitations(&mut add);
+        self.log_limitations(&mut add);
         if let Some(why) = self.why_gate_is_closed() {
             add(format_args!("{why}"));
         }

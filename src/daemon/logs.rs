@@ -54,20 +54,19 @@ pub struct Logs {
 }
 
 /// Every pipe: its stream's number, read end, write end.
-fn pipes(page: &Page) -> impl Iterator<Item = (usize, RawFd, RawFd)> {
-    let programs = 0..page.program_slots.load(SeqCst) as usize;
-    programs.flat_map(move |index| {
-        let slot = page.program(index);
-        let ends =
-            move |(number, (read, write))| Some((2 * index + number, slot.kept(read)?, slot.kept(write)?));
-        ENDS.into_iter().enumerate().filter_map(ends)
-    })
+fn each_pipe(page: &Page, take: &mut dyn FnMut(usize, RawFd, RawFd)) {
+    for number in 0..2 * page.program_slots.load(SeqCst) as usize {
+        let (slot, (read, write)) = (page.program(number / 2), ENDS[number % 2]);
+        if let Some((read, write)) = slot.kept(read).zip(slot.kept(write)) {
+            take(number, read, write);
+        }
+    }
 }
 
 /// Every descriptor that `log` inherits.
 pub fn inherited(page: &Page, give: &mut dyn FnMut(RawFd)) {
     [Keep::LogRing, Keep::LogPoll].into_iter().filter_map(|which| page.kept(which)).for_each(&mut *give);
-    pipes(page).for_each(|(_, read, _)| give(read));
+    each_pipe(page, &mut |_, read, _| give(read));
 }
 
 impl Daemon {
@@ -93,8 +92,9 @@ impl Daemon {
         };
         let ring = Ring::map(poll::borrow(memory), true)?;
         ring.settle_discard(poll::borrow(again));
-        pipes(page)
-            .for_each(|(number, read, _)| poll::add_to(poll::borrow(set), poll::borrow(read), number as u64));
+        each_pipe(page, &mut |number, read, _| {
+            poll::add_to(poll::borrow(set), poll::borrow(read), number as u64);
+        });
         self.watch(poll::borrow(set), Token::Log, Interest::OneShot);
         self.logs.ring = Some(ring);
         Ok(ring)
@@ -191,14 +191,16 @@ impl Daemon {
 
     fn log_settings(&mut self) -> LogSettings {
         let config = &self.in_force.config.log;
-        let streams = pipes(self.page).filter_map(|(number, read, _)| {
-            let entry = self.table[number / 2].as_ref()?;
+        let mut streams = Vec::new();
+        each_pipe(self.page, &mut |number, read, _| {
+            let Some(entry) = self.table[number / 2].as_ref() else { return };
             let (program, is_err) = (&entry.program, number % 2 == 1);
-            let stream = if is_err { &entry.spec.stderr } else { &entry.spec.stdout }.as_ref()?;
+            let kept = if is_err { &entry.spec.stderr } else { &entry.spec.stdout };
+            let Some((stream, ring)) = kept.as_ref().zip(self.logs.ring) else { return };
             let log = if is_err { &program.stderr } else { &program.stdout };
-            Some(StreamSettings {
+            streams.push(StreamSettings {
                 number: number as u16,
-                generation: self.logs.ring?.stream(number).generation.load(SeqCst) as u16,
+                generation: ring.stream(number).generation.load(SeqCst) as u16,
                 name: program.name.clone(),
                 is_err,
                 pipe: read as u32,
@@ -211,9 +213,8 @@ impl Daemon {
                 fold: program.log.fold,
                 syslog: log.syslog,
                 kmsg: program.log.kmsg,
-            })
+            });
         });
-        let streams: Vec<_> = streams.collect();
         let with_logs =
             self.table.iter().flatten().filter(|entry| streams.iter().any(|one| one.name == entry.name()));
         let limits =
@@ -284,6 +285,15 @@ impl Daemon {
         }
     }
 
+    /// What holds of the logs otherwise than it was configured.
+    pub(super) fn log_limitations(&self, add: &mut dyn FnMut(core::fmt::Arguments)) {
+        let wanted = log_ring::rounded(self.in_force.config.log.ring);
+        if let Some(ring) = self.logs.ring.filter(|ring| ring.size() != wanted) {
+            let has = ring.size() / 1024;
+            add(format_args!("[log] ring: it has {has} KB until multusd is started anew"));
+        }
+    }
+
     /// How many clients follow: for them, whoever fills the ring rings a bell.
     pub(super) fn count_followers(&self) {
         if let Some(ring) = &self.logs.ring {
@@ -335,9 +345,11 @@ impl Daemon {
         }
         let Some(again) = page.kept(Keep::LogAgain) else { return };
         let before = dropped(&ring);
-        for (number, read, _) in pipes(page).filter(|(_, _, write)| poll::is_full(poll::borrow(*write))) {
-            ring.discard(poll::borrow(again), number, poll::borrow(read));
-        }
+        each_pipe(page, &mut |number, read, write| {
+            if poll::is_full(poll::borrow(write)) {
+                ring.discard(poll::borrow(again), number, poll::borrow(read));
+            }
+        });
         if self.logs.trouble.is_none() && dropped(&ring) != before {
             self.logs.trouble = Some(before);
             self.tell(format_args!(

@@ -15,6 +15,7 @@ mod bundled;
 mod check;
 mod clients;
 mod control;
+mod environment;
 mod files;
 mod guarantees;
 mod helper;

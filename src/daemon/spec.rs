@@ -12,9 +12,9 @@ use crate::config::{
 use crate::packed::{self, packed};
 use crate::sys::process::{Identity, Recipe};
 use crate::sys::users::Accounts;
-use crate::sys::{file, proc};
 
 use super::bundled::{capabilities, has_log};
+use super::environment::{self, find};
 use super::lines::{self, Spot};
 use super::outputs;
 
@@ -212,7 +212,7 @@ impl Base {
     }
 
     fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find_map(|entry| value_of(entry.to_str().ok()?, name))
+        self.0.iter().find_map(|entry| environment::value_of(entry.to_str().ok()?, name))
     }
 }
 
@@ -291,7 +291,7 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
         }
         (None, None) => None,
     };
-    let mut environment = environment(program, around)?;
+    let mut environment = environment::of(program, around)?;
     let path = find(&environment, "PATH").or(around.base.get("PATH")).unwrap_or(DEFAULT_PATH).to_owned();
     let log = |log: &crate::config::Log, stream: &str| {
         let path = match &log.file {
@@ -397,7 +397,7 @@ pub fn uses_notify(program: &Program) -> bool {
 }
 
 /// The number under which it finds what it beats by: the first that is free.
-fn beat_descriptor(program: &Program) -> Option<i32> {
+pub fn beat_descriptor(program: &Program) -> Option<i32> {
     let heartbeat = program.heartbeat.as_ref()?;
     let inherits = matches!(heartbeat.kind, HeartbeatKind::Fd | HeartbeatKind::Counter);
     let is_taken = program.ready == ProgramReady::Descriptor(3);
@@ -409,82 +409,6 @@ fn watched(program: &Program) -> Option<String> {
     match &program.heartbeat.as_ref()?.kind {
         HeartbeatKind::File(path) => Some(Path::new(path).parent()?.to_string_lossy().into_owned()),
         _ => None,
-    }
-}
-
-/// What a program's environment has beyond the inherited: the file's, then the section's, then ours;
-/// later ones win.
-fn environment(program: &Program, around: &Surroundings) -> Result<Vec<String>, String> {
-    let mut environment = Vec::new();
-    let mut set = |name: &str, value: &str| {
-        let entry = [name, "=", value].concat();
-        match environment.iter_mut().find(|known: &&mut String| value_of(known, name).is_some()) {
-            Some(known) => *known = entry,
-            None => environment.push(entry),
-        }
-    };
-    if let Some(from) = &program.environment_file {
-        match file::read_bounded(Path::new(&from.path), crate::limits::CONFIG_BYTES_MAX) {
-            Ok(bytes) => parse_environment(&String::from_utf8_lossy(&bytes), &mut set),
-            Err(error) if from.optional && error.errno == libc::ENOENT => {}
-            Err(error) => return Err(format!("environment_file {}: {error}", from.path)),
-        }
-    }
-    for (name, value) in &program.environment {
-        set(name, value);
-    }
-    set(proc::MARKER, &format!("{:016x}/{}", around.life, program.name));
-    if uses_notify(program) {
-        let socket = around.run_dir.join("notify").join(&program.name);
-        set("NOTIFY_SOCKET", &socket.to_string_lossy());
-    }
-    if let Some(heartbeat) = &program.heartbeat {
-        let micros = (heartbeat.limit.0 * 1000).to_string();
-        let number = beat_descriptor(program).unwrap_or_default();
-        set("MULTUSD_HEARTBEAT_USEC", &micros);
-        let means = match &heartbeat.kind {
-            HeartbeatKind::Notify => {
-                set("WATCHDOG_USEC", &micros);
-                set("WATCHDOG_PID", "");
-                "notify".into()
-            }
-            HeartbeatKind::Fd => format!("fd:{number}"),
-            HeartbeatKind::Counter => format!("counter:{number}"),
-            HeartbeatKind::File(path) => format!("file:{path}"),
-            HeartbeatKind::Tcp(port) => format!("tcp:{port}"),
-        };
-        set("MULTUSD_HEARTBEAT", &means);
-    }
-    // Its order is none of the program's business, and must not make it another one.
-    environment.sort_unstable();
-    Ok(environment)
-}
-
-fn find<'a>(environment: &'a [String], name: &str) -> Option<&'a str> {
-    environment.iter().find_map(|entry| value_of(entry, name))
-}
-
-/// The value, if the entry is of this name.
-fn value_of<'a>(entry: &'a str, name: &str) -> Option<&'a str> {
-    entry.strip_prefix(name)?.strip_prefix('=')
-}
-
-/// `NAME=value` lines; `#` and `;` begin a comment line; a value may be quoted.
-fn parse_environment(text: &str, set: &mut dyn FnMut(&str, &str)) {
-    for line in text.lines() {
-        let line = line.trim();
-        if line.starts_with(['#', ';']) {
-            continue;
-        }
-        let Some((name, value)) = line.strip_prefix("export ").unwrap_or(line).split_once('=') else {
-            continue;
-        };
-        let value = value.trim();
-        let unquoted = ['"', '\''].iter().find_map(|quote| value.strip_prefix(*quote)?.strip_suffix(*quote));
-        let name = name.trim();
-        if !name.is_empty() {
-            set(name, unquoted.unwrap_or(value));
-        }
     }
 }
 
@@ -586,15 +510,6 @@ impl Exec {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_environment_file_may_have_comments_exports_and_quotes() {
-        let text = "# no\nA=1\n export B=\"two words\"\n;C=3\nD='x'\n=bad\nE = e \n";
-        let mut read = Vec::new();
-        parse_environment(text, &mut |name, value| read.push((name.to_owned(), value.to_owned())));
-        let expected = [("A", "1"), ("B", "two words"), ("D", "x"), ("E", "e")];
-        assert_eq!(read, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
-    }
 
     #[test]
     fn a_command_without_a_slash_is_searched_in_path() {

@@ -295,10 +295,15 @@ pub struct Ring {
     pub(super) size: u64,
 }
 
+/// The size that a ring has which was asked for with this one.
+pub fn rounded(size: u64) -> u64 {
+    size.clamp(RING_BYTES.0, RING_BYTES.1).next_multiple_of(16 * 1024)
+}
+
 /// A new ring's memory file, twice: the collector's, of which it has a copy (its offset is part of the protocol), and
 /// the supervisor's with an offset of its own, for what it throws away.
 pub fn create(size: u64) -> Result<(OwnedFd, OwnedFd), SysError> {
-    let size = size.clamp(RING_BYTES.0, RING_BYTES.1).next_multiple_of(16 * 1024);
+    let size = rounded(size);
     let memory = file::sealed_memory(c"multusd-log", (AREA + size + DISCARD_BYTES) as u32)?;
     let again = file::open_again(memory.as_fd(), 0o600, true)?;
     let ring = Ring::map_sized(memory.as_fd(), size, true)?;

@@ -6,7 +6,7 @@ mod line;
 mod past;
 mod usage;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::daemon::{Daemon, Shared};
@@ -107,12 +107,15 @@ fn read_past(call: &Call, shared: &Shared, streams: &[StreamSettings], look: Loo
     });
     let usual = if since.is_some() { usize::MAX } else { LINE_COUNT };
     let wanted = Wanted { count: call.lines.unwrap_or(usual), since };
-    let mut paths = BTreeSet::new();
+    let mut paths: Vec<&str> = Vec::new();
     let (mut lists, mut sources) = (Vec::new(), Vec::new());
     for stream in streams {
         let stored = match stream.path.as_deref() {
             Some(path) if shared.settings.ram_only || path.starts_with("/dev/") => Stored::Nowhere,
-            Some(path) if paths.insert(path) => Stored::In(path),
+            Some(path) if !paths.contains(&path) => {
+                paths.push(path);
+                Stored::In(path)
+            }
             // Two streams in one file cannot be told from each other there.
             Some(_) => Stored::Elsewhere,
             None => Stored::Nowhere,
@@ -160,7 +163,7 @@ fn follow(
     let mut position = sources.iter().map(|source| source.ear.at).min();
     let mut position = position.take().unwrap_or_else(|| shared.ring.header().head.load(SeqCst));
     // Streams that were looked for.
-    let mut known = BTreeSet::new();
+    let mut known: Vec<(u16, u16)> = Vec::new();
     loop {
         let header = shared.ring.header();
         let bell = header.follower_bell.load(SeqCst);
@@ -175,7 +178,11 @@ fn follow(
                 Some(Source { stream, ear }) => {
                     ear.hear(stream, record, bytes, &mut |line| line.show(stream, look, &mut out));
                 }
-                None => is_new |= known.insert(key),
+                None if known.contains(&key) => {}
+                None => {
+                    known.push(key);
+                    is_new = true;
+                }
             }
         });
         if is_overtaken {
@@ -194,7 +201,7 @@ fn follow(
             let before = std::mem::replace(&mut shared, daemon.shared(&mut Request::Log { follow: true })?);
             if before.inode != shared.inode {
                 complain("multusd was started again");
-                (position, known) = (0, BTreeSet::new());
+                (position, known) = (0, Vec::new());
                 sources.clear();
             }
             for stream in shared.settings.streams.iter().filter(|stream| is_chosen(stream)) {
