@@ -19,6 +19,8 @@ use super::store::Store;
 const LAST_TAKES: usize = 64;
 /// How long a storer that falls behind is waited for then: whoever is on the way down does not mind.
 const LAST_PATIENCE: Millis = Millis(2000);
+/// A pipe that had so much has more by now, likely.
+const MUCH: u64 = 4096;
 /// Rounds of pipes between two looks at anything else.
 const ROUNDS: usize = 64;
 /// Until drops are told of streams that say nothing any more.
@@ -127,18 +129,22 @@ impl<'a> Collecting<'a> {
             if ready.is_empty() {
                 return;
             }
-            let mut is_known = false;
+            let (mut is_known, mut is_more) = (false, false);
             for number in ready {
                 let place = self.places.get(number as usize).copied().unwrap_or(0);
                 let settings = self.settings;
                 if let Some(stream) = settings.streams.get(usize::from(place).wrapping_sub(1)) {
                     is_known = true;
-                    self.take(stream);
+                    is_more |= self.take(stream) >= MUCH;
                 }
             }
             if !is_known {
                 // A new program's, of which only our successor knows.
                 return file::pause(10);
+            }
+            if !is_more {
+                // Waiting says whether there is something as well as looking does.
+                return;
             }
         }
     }
@@ -159,15 +165,15 @@ impl<'a> Collecting<'a> {
         }
     }
 
-    /// Takes once; false: there was nothing.
-    fn take(&mut self, stream: &StreamSettings) -> bool {
+    /// Takes once; how many bytes.
+    fn take(&mut self, stream: &StreamSettings) -> u64 {
         let (number, pipe) = (usize::from(stream.number), poll::borrow(stream.pipe as i32));
         loop {
             match self.collector.take(number, stream.generation, pipe) {
-                Taken::Nothing => return false,
-                Taken::Bytes(_) => {
+                Taken::Nothing => return 0,
+                Taken::Bytes(count) => {
                     self.told(stream);
-                    return true;
+                    return count;
                 }
                 Taken::Full => self.make_room(),
             }
@@ -226,7 +232,7 @@ impl<'a> Collecting<'a> {
     fn take_all(&mut self) {
         let settings = self.settings;
         for stream in &settings.streams {
-            let takes = (0..LAST_TAKES).take_while(|_| self.take(stream)).count();
+            let takes = (0..LAST_TAKES).take_while(|_| self.take(stream) > 0).count();
             debug_assert!(takes <= LAST_TAKES);
         }
     }

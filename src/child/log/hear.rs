@@ -275,7 +275,13 @@ impl Store<'_> {
         batch.end_line();
         let kind = if target.is_device { LogStamp::None } else { voice.stream.stamp };
         if !target.path.is_empty() {
-            stamp(&mut batch.text, kind, when.wall_ms, when.mono_ms);
+            // Lines that come together were said at the same moment.
+            let (last, text) = &mut self.stamped;
+            if std::mem::replace(last, (kind, when)) != (kind, when) {
+                text.clear();
+                stamp(text, kind, when.wall_ms, when.mono_ms);
+            }
+            batch.text.extend_from_slice(text);
         }
     }
 

@@ -10,7 +10,8 @@ use super::hear::Voice;
 use super::relay::Relay;
 use super::target::{Target, keep_below};
 use super::write::Batch;
-use crate::config::LogSettings;
+use crate::config::{LogSettings, LogStamp};
+use crate::log_text::lines::When;
 use crate::sys::futex;
 use crate::sys::log_claim::OPEN_LINE;
 use crate::sys::log_ring::{NOTICE, Read, Ring, STREAM_COUNT};
@@ -35,6 +36,8 @@ pub struct Store<'a> {
     pub(super) targets: Vec<Target>,
     pub(super) batches: Vec<Batch>,
     pub(super) relay: Relay,
+    /// The last stamp that was made, and of what.
+    pub(super) stamped: ((LogStamp, When), Vec<u8>),
     /// Bytes of all files, not less than there are.
     pub(super) total: u64,
     pub(super) now_ms: u64,
@@ -54,6 +57,7 @@ impl<'a> Store<'a> {
             targets: Vec::new(),
             batches: Vec::new(),
             relay,
+            stamped: ((LogStamp::None, When::default()), Vec::new()),
             total: 0,
             now_ms: 0,
         };
