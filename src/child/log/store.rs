@@ -79,9 +79,10 @@ impl<'a> Store<'a> {
             }
         }
         store.settle_claim();
+        store.voices.iter_mut().for_each(Voice::go_back);
         for (at, voice) in store.voices.iter().enumerate() {
             // A line that was cut by a former storer's end goes on.
-            if voice.words.storer[OPEN_LINE].load(SeqCst) == u64::from(voice.stream.generation) << 1 | 1 {
+            if voice.words.storer[OPEN_LINE].load(SeqCst) == voice.mark(true) {
                 store.batches[voice.target].goes_on_from(at);
                 store.targets[voice.target].goes_on = true;
             }
