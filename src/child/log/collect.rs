@@ -45,6 +45,8 @@ struct Collecting<'a> {
     next_storer: Instant,
     /// Since when there has been too little room; none: there is enough.
     full_since: Option<Instant>,
+    /// Who waits for something in the ring was told of everything before this.
+    head_told: u64,
     /// The drops that all streams were looked at for.
     drops_told: u32,
     /// Told to end: the storer writes everything and ends, then we do.
@@ -84,6 +86,7 @@ impl<'a> Collecting<'a> {
             storer: None,
             next_storer: Instant(0),
             full_since: None,
+            head_told: 0,
             drops_told: ring.drop_count().wrapping_sub(1),
             is_ending: false,
         })
@@ -163,6 +166,7 @@ impl<'a> Collecting<'a> {
         {
             self.drops_told = count;
         }
+        self.told(false);
     }
 
     /// Takes once; how many bytes.
@@ -170,9 +174,13 @@ impl<'a> Collecting<'a> {
         let (number, pipe) = (usize::from(stream.number), poll::borrow(stream.pipe as i32));
         loop {
             match self.collector.take(number, stream.generation, pipe) {
-                Taken::Nothing => return 0,
+                Taken::Nothing => {
+                    self.told(false);
+                    return 0;
+                }
                 Taken::Bytes(count) => {
-                    self.told(stream);
+                    let is_device = stream.path.as_ref().is_some_and(|path| path.starts_with("/dev/"));
+                    self.told(stream.sync || stream.syslog || stream.kmsg || is_device);
                     return count;
                 }
                 Taken::Full => self.make_room(),
@@ -180,12 +188,14 @@ impl<'a> Collecting<'a> {
         }
     }
 
-    /// Something is in the ring: who wants to know of it is woken.
-    fn told(&mut self, stream: &StreamSettings) {
+    /// Something may be in the ring, if only a notice: who wants to know of it is woken.
+    fn told(&mut self, at_once: bool) {
         let header = self.ring.header();
         let head = header.head.load(SeqCst);
-        let is_device = stream.path.as_ref().is_some_and(|path| path.starts_with("/dev/"));
-        if stream.sync || stream.syslog || stream.kmsg || is_device || head >= header.wake_at.load(SeqCst) {
+        if head == std::mem::replace(&mut self.head_told, head) {
+            return;
+        }
+        if at_once || head >= header.wake_at.load(SeqCst) {
             header.wake_at.store(u64::MAX, SeqCst);
             self.ring.call_storer();
         }
