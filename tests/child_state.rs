@@ -9,6 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use harness::mounts::{in_own_mounts, put_over};
 use harness::real::{command_line, need_root, state_of, status_line};
 use harness::{Instance, await_condition};
 
@@ -333,17 +334,19 @@ fn user_and_groups_take_effect() {
 
 #[test]
 fn supplementary_groups_are_the_account_s() {
-    need_root();
-    // An account of this machine that is a member of a group besides its own.
-    let groups = fs::read_to_string("/etc/group").unwrap();
-    let member = groups.lines().find_map(|line| {
-        let member = line.rsplit(':').next()?.split(',').next()?;
-        (!member.is_empty() && member != "root").then(|| member.to_owned())
+    in_own_mounts(|| {
+        // A machine on which somebody is a member of a group besides its own.
+        let list = std::env::temp_dir().join(format!("multusd-groups-{}", std::process::id()));
+        let groups = fs::read_to_string("/etc/group").unwrap();
+        fs::write(&list, groups + "multusd-test:x:54321:nobody\n").unwrap();
+        put_over(&list, Path::new("/etc/group"));
+        fs::remove_file(&list).unwrap();
+        let mut instance = instance("state-groups", &section("a", "user = nobody"));
+        let found = groups_of(&Found::program(&instance, "a"));
+        assert!(found.contains(&54321), "{found:?}");
+        assert_eq!(found, groups_by_id("nobody"));
+        instance.quit_clean();
     });
-    let Some(member) = member else { return eprintln!("nobody here is in a second group") };
-    let mut instance = instance("state-groups", &section("a", &format!("user = {member}")));
-    assert_eq!(groups_of(&Found::program(&instance, "a")), groups_by_id(&member));
-    instance.quit_clean();
 }
 
 #[test]

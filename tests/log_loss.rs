@@ -7,12 +7,13 @@ mod harness;
 
 use std::fs;
 use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
+use harness::mounts::{Disk, in_own_mounts, memory_at, unmount};
 use harness::real::need_root;
 use harness::{Instance, Random, await_condition, is_alive, signal, supervisor_of, wait};
 use multusd::client::Multusd;
@@ -93,28 +94,24 @@ struct Writers {
 impl Writers {
     fn start(test: &str, log_keys: &str, writers: usize, count: u64) -> Writers {
         let instance = Instance::prepare(test, "", "");
-        let logs = instance.dir.join("logs");
-        Writers::start_in(instance, logs, log_keys, writers, count)
+        Writers::start_in(instance, [log_keys, "", ""], writers, count)
     }
 
-    fn start_in(
-        mut instance: Instance,
-        logs: PathBuf,
-        log_keys: &str,
-        writers: usize,
-        count: u64,
-    ) -> Writers {
+    /// The same with keys of `[log]`, of every writer, and other sections.
+    fn start_in(mut instance: Instance, texts: [&str; 3], writers: usize, count: u64) -> Writers {
+        let [log_keys, keys, sections] = texts;
+        let logs = instance.dir.join("logs");
         let names: Vec<String> = (0..writers).map(|number| format!("w{number}")).collect();
         let own = std::env::current_exe().unwrap();
         let dir = instance.dir.display();
-        let mut text = format!("[log]\n{log_keys}\n");
+        let mut text = format!("[log]\n{log_keys}\n{sections}\n");
         for name in &names {
             text += &format!(
                 "[program:{name}]\ncommand = {} --exact writer --nocapture --test-threads=1\nready = notify\n\
                  heartbeat = {LIMIT_MS}ms\nheartbeat_kind = counter\nstart_timeout = 60s\n\
                  environment = {COUNT}=\"{count}\",{NOTE}=\"{dir}/{name}.note\"\n\
                  stdout_logfile = {}/{name}\nstdout_logfile_maxbytes = 0\nlog_stamp = none\n\
-                 stderr_logfile = {dir}/{name}.err\n",
+                 stderr_logfile = {dir}/{name}.err\n{keys}\n",
                 own.display(),
                 logs.display()
             );
@@ -340,69 +337,122 @@ fn a_log_that_hangs_is_replaced_and_what_was_dropped_is_said() {
     assert_eq!(said.matches("is taken again; ").count(), 1, "{said}");
 }
 
+/// A program with an output that is on while it runs and off when it is dead.
+const OWNER: &str = "[program:owner]\ncommand = %(here)s/tick\nstartsecs = 0\nautorestart = false\n\
+    stdout_logfile = %(here)s/logs/owner\noutputs = lamp\n\
+    [output:lamp]\npath = %(here)s/lamp\nwrite_high = 255\nsafe = low\nrunning = high\n";
+
+/// Says something every 10 ms.
+const TICK: &str = "while :; do echo tick; \"${0%/*}/sleeper\" 0.01; done";
+
+/// Kills the owner of the output; how long that is on still.
+fn time_to_safe(instance: &Instance) -> Duration {
+    let lamp = |text: &str| instance.await_that(text, || instance.read("lamp").trim() == text);
+    instance.ctl_ok(&["start", "owner"]);
+    lamp("255");
+    let owner = instance.pid("owner");
+    let begun = Instant::now();
+    signal(owner, libc::SIGKILL);
+    lamp("0");
+    begun.elapsed()
+}
+
 #[test]
-fn storage_that_hangs_blocks_no_program() {
-    need_root();
-    let Some(frozen) = Frozen::new("logfrozen") else { return };
-    let instance = Instance::prepare("logfrozen", "", "");
-    let keys = "flush = 50ms\nring = 64KB";
-    let mut writers = Writers::start_in(instance, frozen.directory.clone(), keys, 4, 50_000);
-    frozen.freeze(true);
-    writers.instance.await_that("the writers are done", || writers.all_have_written(writers.count));
-    for name in &writers.names {
-        assert_eq!(writers.instance.program(name).restarts, 0);
-        assert!(writers.note(name).1 < LIMIT_MS, "{name} waited {} ms", writers.note(name).1);
+fn storage_that_hangs_blocks_no_program_and_no_output_stays_on_for_it() {
+    for (way, keys) in [("", ""), ("sync", "log_sync = yes")] {
+        in_own_mounts(move || {
+            let instance = Instance::scripted_only(&format!("logfrozen{way}"), "", &[("tick", TICK)], "");
+            fs::write(instance.dir.join("lamp"), "255\n").unwrap();
+            let disk = Disk::at(&instance.dir.join("logs"));
+            let texts = ["flush = 50ms\nring = 64KB", keys, OWNER];
+            let mut writers = Writers::start_in(instance, texts, 4, 20_000);
+            disk.freeze(true);
+            let before = writers.names.iter().map(|name| writers.numbers(name).len()).sum::<usize>();
+            writers.instance.await_that("the writers are done", || writers.all_have_written(writers.count));
+            let safe = time_to_safe(&writers.instance);
+            for name in &writers.names {
+                assert_eq!(writers.instance.program(name).restarts, 0);
+                assert!(writers.note(name).1 < LIMIT_MS, "{name} waited {} ms", writers.note(name).1);
+            }
+            let now = writers.names.iter().map(|name| writers.numbers(name).len()).sum::<usize>();
+            assert_eq!(now, before, "nothing was written meanwhile");
+            disk.freeze(false);
+            let (_, dropped) = writers.check();
+            println!("{keys:14} safe after {safe:?} while storage hung; {dropped} lines dropped");
+            assert!(safe < Duration::from_millis(LIMIT_MS / 4), "{safe:?}");
+            assert!(dropped > 0, "the ring is smaller than what was said");
+        });
     }
-    frozen.freeze(false);
-    let (_, dropped) = writers.check();
-    assert!(dropped > 0, "the ring is smaller than what was said");
 }
 
-/// A file system of its own on a loop device, which can be frozen (FIFREEZE): writes to it wait.
-struct Frozen {
-    directory: PathBuf,
-    mount: fs::File,
+/// Lines that a file says were dropped.
+fn said_to_be_dropped(text: &str) -> u64 {
+    let lines = text.lines().filter_map(|line| line.strip_prefix("-- ")?.split_once(" lines ("));
+    lines
+        .filter(|(_, rest)| rest.ends_with(" bytes) dropped: log was overdue"))
+        .map(|(n, _)| n.parse::<u64>().unwrap())
+        .sum()
 }
 
-impl Frozen {
-    /// None: this machine has no loop devices to give.
-    fn new(test: &str) -> Option<Frozen> {
-        let base = std::env::temp_dir().join(format!("multusd-{test}-fs-{}", std::process::id()));
-        fs::create_dir_all(&base).unwrap();
-        let image = base.with_extension("image");
-        let run = |words: &[&str]| {
-            std::process::Command::new(words[0])
-                .args(&words[1..])
-                .output()
-                .is_ok_and(|output| output.status.success())
-        };
-        let (image, place) = (image.to_string_lossy().into_owned(), base.to_string_lossy().into_owned());
-        fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
-        let is_there =
-            run(&["mkfs.ext4", "-q", "-F", &image]) && run(&["mount", "-o", "loop", &image, &place]);
-        let _ = fs::remove_file(&image);
-        if !is_there {
-            eprintln!("needs a loop device");
-            return None;
+#[test]
+fn a_full_disk_of_the_logs_blocks_no_program_is_said_once_and_what_it_cost_is_said_when_there_is_room() {
+    in_own_mounts(|| {
+        let instance = Instance::prepare("logfull", "", "");
+        let logs = instance.dir.join("logs");
+        memory_at(&logs, "size=256k,mode=755", 0);
+        let mut writers = Writers::start_in(instance, ["flush = 50ms\nring = 64KB", "", ""], 4, 20_000);
+        // Several times what disk and ring hold together.
+        writers.instance.await_that("the writers are done", || writers.all_have_written(writers.count));
+        let full = "logs/w0: No space left on device; lines wait in memory until this works";
+        writers.instance.await_that("it is said", || writers.instance.log().contains(full));
+        let ring = writers.ring();
+        assert_ne!(ring.header().storage_fails.load(SeqCst), 0);
+        assert!(ring.header().head.load(SeqCst) > ring.header().stored.load(SeqCst), "lines wait");
+        memory_at(&logs, "size=16m,mode=755", libc::MS_REMOUNT);
+        // Nobody does anything: it goes on by itself.
+        writers.instance.await_that("everything is stored", || {
+            let header = ring.header();
+            header.storage_fails.load(SeqCst) == 0 && header.stored.load(SeqCst) == header.head.load(SeqCst)
+        });
+        for name in &writers.names {
+            let is_said = await_condition(|| {
+                let [supervisor, overwritten, _] = writers.dropped_by(&ring, name);
+                said_to_be_dropped(&fs::read_to_string(logs.join(name)).unwrap()) == supervisor + overwritten
+            });
+            let text = fs::read_to_string(logs.join(name)).unwrap();
+            let told: Vec<_> = text.lines().filter(|line| line.starts_with("-- ")).collect();
+            assert!(is_said, "{name}: {told:?} of {:?}", writers.dropped_by(&ring, name));
+            let said = writers.instance.log();
+            let of_it = said.lines().filter(|line| line.contains(&format!("logs/{name}: "))).count();
+            assert!(of_it == 0 || of_it == 2, "once that it fails, once that it works again: {said}");
         }
-        Some(Frozen { mount: fs::File::open(&base).unwrap(), directory: base })
-    }
-
-    fn freeze(&self, on: bool) {
-        const FIFREEZE: libc::c_ulong = 0xc004_5877;
-        const FITHAW: libc::c_ulong = 0xc004_5878;
-        let request = if on { FIFREEZE } else { FITHAW };
-        // SAFETY: an ioctl that takes no memory.
-        let result = unsafe { libc::ioctl(self.mount.as_raw_fd(), request as _, 0) };
-        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
-    }
+        let newest = |name: &String| writers.numbers(name).last() == Some(&(writers.count - 1));
+        assert!(writers.names.iter().any(newest), "the newest lines of all waited in the ring");
+        let (present, dropped) = writers.check();
+        println!("{present} lines present, {dropped} dropped");
+        assert!(present > 0 && dropped > writers.count, "{present} {dropped}");
+        unmount(&logs);
+    });
 }
 
-impl Drop for Frozen {
-    fn drop(&mut self) {
-        // SAFETY: as above; thawed already is an error that does not matter.
-        unsafe { libc::ioctl(self.mount.as_raw_fd(), 0xc004_5878_u32 as _, 0) };
-        let _ = std::process::Command::new("umount").arg("-l").arg(&self.directory).status();
-        let _ = fs::remove_dir(&self.directory);
-    }
+#[test]
+fn logs_on_a_file_system_that_is_read_only_wait_in_the_ring_until_it_is_not() {
+    in_own_mounts(|| {
+        let instance = Instance::prepare("logreadonly", "", "");
+        let logs = instance.dir.join("logs");
+        memory_at(&logs, "mode=755", libc::MS_RDONLY);
+        let mut writers = Writers::start_in(instance, ["flush = 50ms", "", ""], 4, 500);
+        writers.instance.await_that("the writers are done", || writers.all_have_written(writers.count));
+        writers.instance.await_that("it is said", || {
+            let said = writers.instance.log();
+            writers.names.iter().all(|name| said.matches(&format!("logs/{name}: ")).count() == 1)
+                && said.contains("Read-only file system; lines wait in memory until this works")
+        });
+        memory_at(&logs, "mode=755", libc::MS_REMOUNT);
+        let (present, dropped) = writers.check();
+        assert_eq!((present, dropped), (4 * writers.count, 0));
+        let said = writers.instance.log();
+        assert_eq!(said.matches("written again").count(), 4, "{said}");
+        unmount(&logs);
+    });
 }

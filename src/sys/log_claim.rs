@@ -4,7 +4,7 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use super::log_ring::Ring;
+use super::log_ring::{Ring, word};
 
 /// A part of one stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,8 +23,8 @@ pub struct Part {
     pub inode: u64,
     /// See above.
     pub size: u64,
-    /// The stream's `lost_lines`, `lost_bytes` and `storer[OPEN]` once it is stored.
-    pub after: [u64; 3],
+    /// The stream's `storer[DISCARDS]`, `lost_lines`, `lost_bytes` and `storer[OPEN_LINE]` once it is stored.
+    pub after: [u64; 4],
 }
 
 /// In [`super::log_ring::Stream::storer`]: its target ends within a line of this stream, whose generation is
@@ -62,7 +62,7 @@ impl Ring {
         claim.stream.store(part.stream.into(), SeqCst);
         let words = [&claim.first, &claim.lines, &claim.bytes, &claim.inode, &claim.size];
         let values = [part.first, part.lines, part.bytes, part.inode, part.size];
-        let words = words.into_iter().chain(&claim.more[..3]).chain([&claim.to]);
+        let words = words.into_iter().chain(&claim.more).chain([&claim.to]);
         let values = values.into_iter().chain(part.after).chain([part.to]);
         words.zip(values).for_each(|(word, value)| word.store(value, SeqCst));
         match header.turn.compare_exchange(turn, turn.wrapping_add(OPEN), SeqCst, SeqCst) {
@@ -104,10 +104,14 @@ impl Ring {
     pub fn finish_claim(&self) {
         let claim = &self.header.claim;
         let words = self.stream(claim.stream.load(SeqCst) as usize);
-        if words.done.load(SeqCst) == claim.to.load(SeqCst) && claim.giving_up.load(SeqCst) == 0 {
-            let into = [&words.lost_lines, &words.lost_bytes, &words.storer[OPEN_LINE]];
+        if words.done.load(SeqCst) == claim.to.load(SeqCst) {
+            // What was given up is counted already; but what is behind it may be the rest of a line all the same.
+            let count = if claim.giving_up.load(SeqCst) == 0 { 4 } else { 1 };
+            let discards = &words.storer[word::DISCARDS];
+            let into = [discards, &words.lost_lines, &words.lost_bytes, &words.storer[OPEN_LINE]];
             into.into_iter()
                 .zip(&claim.more)
+                .take(count)
                 .for_each(|(word, value)| word.store(value.load(SeqCst), SeqCst));
         }
     }

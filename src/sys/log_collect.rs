@@ -44,11 +44,13 @@ pub(super) fn set_offset(file: BorrowedFd, to: u64) {
     unsafe { libc::lseek(file.as_raw_fd(), to as libc::off_t, libc::SEEK_SET) };
 }
 
-/// Moves what a pipe has, at most so much, to where the file's offset points.
-pub(super) fn splice(pipe: BorrowedFd, file: BorrowedFd, bytes: u64) {
+/// Moves what a pipe has, at most so much, to where the file's offset points; how much.
+pub(super) fn splice(pipe: BorrowedFd, file: BorrowedFd, bytes: u64) -> u64 {
     let (none, flags) = (core::ptr::null_mut(), libc::SPLICE_F_NONBLOCK | libc::SPLICE_F_MOVE);
-    // SAFETY: descriptors and numbers; what came of it, the offset says.
-    unsafe { libc::splice(pipe.as_raw_fd(), none, file.as_raw_fd(), none, bytes as usize, flags) };
+    // SAFETY: descriptors and numbers.
+    let count =
+        unsafe { libc::splice(pipe.as_raw_fd(), none, file.as_raw_fd(), none, bytes as usize, flags) };
+    count.max(0) as u64
 }
 
 impl<'a> Collector<'a> {
@@ -57,7 +59,7 @@ impl<'a> Collector<'a> {
     pub fn new(ring: Ring, file: BorrowedFd<'a>) -> Self {
         let collector = Collector { ring, file };
         collector.carry_out();
-        collector.settle();
+        collector.settle(None);
         collector
     }
 
@@ -77,8 +79,8 @@ impl<'a> Collector<'a> {
         header.intent_bytes.store(words.bytes_in.load(SeqCst), SeqCst);
         header.intent_dropped.store(self.dropped(stream), SeqCst);
         header.intent.store(position + 1, SeqCst);
-        splice(pipe, self.file, room);
-        match self.settle() {
+        let count = splice(pipe, self.file, room);
+        match self.settle(Some(count)) {
             0 => Taken::Nothing,
             count => Taken::Bytes(count),
         }
@@ -100,8 +102,9 @@ impl<'a> Collector<'a> {
         raw.wall_ms.store(clock::wall_millis(), SeqCst);
     }
 
-    /// Finishes the record that is being made, a former collector's too; how many bytes it has.
-    fn settle(&self) -> u64 {
+    /// Finishes the record that is being made, with so many bytes, or (none: a former collector's) as many as the offset
+    /// says; how many it has.
+    fn settle(&self, taken: Option<u64>) -> u64 {
         let header = self.ring.header;
         let intent = header.intent.load(SeqCst);
         let Some(position) = (intent & !INTENT_NOTICE).checked_sub(1) else { return 0 };
@@ -116,7 +119,8 @@ impl<'a> Collector<'a> {
             words.unsure.store(0, SeqCst);
             raw.length.store(count as u32, SeqCst);
         } else {
-            count = offset(self.file).saturating_sub(AREA + position % self.ring.size + RECORD_BYTES);
+            let begin = AREA + position % self.ring.size + RECORD_BYTES;
+            count = taken.unwrap_or_else(|| offset(self.file).saturating_sub(begin));
             let before = header.intent_dropped.load(SeqCst);
             let unsure = before == u64::MAX || before != self.dropped(stream);
             if count > 0 {
@@ -293,7 +297,7 @@ impl<'a> Collector<'a> {
         let told: [u64; NOTICE_WORDS] = [new_lines, new_bytes, is_cut.into(), torn.into(), lines, bytes, cut];
         self.ring.paste(position % self.ring.size + RECORD_BYTES, &told);
         self.ring.header.intent.store((position + 1) | INTENT_NOTICE, SeqCst);
-        self.settle();
+        self.settle(None);
         true
     }
 }

@@ -19,6 +19,8 @@ use super::store::Store;
 const LAST_TAKES: usize = 64;
 /// How long a storer that falls behind is waited for then: whoever is on the way down does not mind.
 const LAST_PATIENCE: Millis = Millis(2000);
+/// A pipe that had so much has more by now, likely.
+const MUCH: u64 = 4096;
 /// Rounds of pipes between two looks at anything else.
 const ROUNDS: usize = 64;
 /// Until drops are told of streams that say nothing any more.
@@ -43,6 +45,8 @@ struct Collecting<'a> {
     next_storer: Instant,
     /// Since when there has been too little room; none: there is enough.
     full_since: Option<Instant>,
+    /// Who waits for something in the ring was told of everything before this.
+    head_told: u64,
     /// The drops that all streams were looked at for.
     drops_told: u32,
     /// Told to end: the storer writes everything and ends, then we do.
@@ -82,6 +86,7 @@ impl<'a> Collecting<'a> {
             storer: None,
             next_storer: Instant(0),
             full_since: None,
+            head_told: 0,
             drops_told: ring.drop_count().wrapping_sub(1),
             is_ending: false,
         })
@@ -127,18 +132,22 @@ impl<'a> Collecting<'a> {
             if ready.is_empty() {
                 return;
             }
-            let mut is_known = false;
+            let (mut is_known, mut is_more) = (false, false);
             for number in ready {
                 let place = self.places.get(number as usize).copied().unwrap_or(0);
                 let settings = self.settings;
                 if let Some(stream) = settings.streams.get(usize::from(place).wrapping_sub(1)) {
                     is_known = true;
-                    self.take(stream);
+                    is_more |= self.take(stream) >= MUCH;
                 }
             }
             if !is_known {
                 // A new program's, of which only our successor knows.
                 return file::pause(10);
+            }
+            if !is_more {
+                // Waiting says whether there is something as well as looking does.
+                return;
             }
         }
     }
@@ -157,29 +166,36 @@ impl<'a> Collecting<'a> {
         {
             self.drops_told = count;
         }
+        self.told(false);
     }
 
-    /// Takes once; false: there was nothing.
-    fn take(&mut self, stream: &StreamSettings) -> bool {
+    /// Takes once; how many bytes.
+    fn take(&mut self, stream: &StreamSettings) -> u64 {
         let (number, pipe) = (usize::from(stream.number), poll::borrow(stream.pipe as i32));
         loop {
             match self.collector.take(number, stream.generation, pipe) {
-                Taken::Nothing => return false,
-                Taken::Bytes(_) => {
-                    self.told(stream);
-                    return true;
+                Taken::Nothing => {
+                    self.told(false);
+                    return 0;
+                }
+                Taken::Bytes(count) => {
+                    let is_device = stream.path.as_ref().is_some_and(|path| path.starts_with("/dev/"));
+                    self.told(stream.sync || stream.syslog || stream.kmsg || is_device);
+                    return count;
                 }
                 Taken::Full => self.make_room(),
             }
         }
     }
 
-    /// Something is in the ring: who wants to know of it is woken.
-    fn told(&mut self, stream: &StreamSettings) {
+    /// Something may be in the ring, if only a notice: who wants to know of it is woken.
+    fn told(&mut self, at_once: bool) {
         let header = self.ring.header();
         let head = header.head.load(SeqCst);
-        let is_device = stream.path.as_ref().is_some_and(|path| path.starts_with("/dev/"));
-        if stream.sync || stream.syslog || stream.kmsg || is_device || head >= header.wake_at.load(SeqCst) {
+        if head == std::mem::replace(&mut self.head_told, head) {
+            return;
+        }
+        if at_once || head >= header.wake_at.load(SeqCst) {
             header.wake_at.store(u64::MAX, SeqCst);
             self.ring.call_storer();
         }
@@ -226,7 +242,7 @@ impl<'a> Collecting<'a> {
     fn take_all(&mut self) {
         let settings = self.settings;
         for stream in &settings.streams {
-            let takes = (0..LAST_TAKES).take_while(|_| self.take(stream)).count();
+            let takes = (0..LAST_TAKES).take_while(|_| self.take(stream) > 0).count();
             debug_assert!(takes <= LAST_TAKES);
         }
     }

@@ -26,7 +26,6 @@ pub(super) struct Voice<'a> {
     rate: Rate,
     /// As it was when everything up to `done` had been heard.
     rate_then: Rate,
-    discarded_then: bool,
     /// Where the record begins in which the line that has no end yet does.
     partial_record: u64,
     /// Behind the last byte that was heard, and when that was said.
@@ -36,10 +35,10 @@ pub(super) struct Voice<'a> {
 }
 
 impl<'a> Voice<'a> {
+    /// Nothing is known of it until it goes back to what is stored.
     pub(super) fn new(stream: &'a StreamSettings, target: usize, ring: &Ring) -> Self {
         let words = ring.stream(stream.number.into());
-        let discards = words.storer[word::DISCARDS].load(SeqCst) == u64::from(stream.generation) << 1 | 1;
-        let mut voice = Voice {
+        Voice {
             stream,
             words,
             target,
@@ -47,20 +46,17 @@ impl<'a> Voice<'a> {
             fold: Fold::default(),
             rate: Rate::default(),
             rate_then: Rate::default(),
-            discarded_then: discards,
             partial_record: 0,
             heard_to: 0,
             when: When::default(),
             dropped_to: 0,
-        };
-        voice.go_back();
-        voice
+        }
     }
 
     /// Back to what is stored: what was heard since will be heard again.
     pub(super) fn go_back(&mut self) {
         self.cutter = Cutter::default();
-        self.cutter.discards = self.discarded_then;
+        self.cutter.discards = self.words.storer[word::DISCARDS].load(SeqCst) == self.mark(true);
         self.fold = Fold::default();
         self.rate = self.rate_then;
         self.heard_to = self.words.done.load(SeqCst);
@@ -70,9 +66,11 @@ impl<'a> Voice<'a> {
     /// Everything that was heard, but for a line without end, is stored.
     pub(super) fn is_stored(&mut self) {
         self.rate_then = self.rate;
-        self.discarded_then = self.cutter.discards;
-        let discards = u64::from(self.stream.generation) << 1 | u64::from(self.discarded_then);
-        self.words.storer[word::DISCARDS].store(discards, SeqCst);
+    }
+
+    /// Yes or no, as a word that is of this generation of the stream.
+    pub(super) fn mark(&self, yes: bool) -> u64 {
+        u64::from(self.stream.generation) << 1 | u64::from(yes)
     }
 
     /// Where the record begins in which the line that has no end yet does.
@@ -203,7 +201,8 @@ impl Store<'_> {
     }
 
     /// Something becomes part of what is to be written; its text is there already.
-    fn account(&mut self, at: usize, run: Run, when: When) {
+    fn account(&mut self, at: usize, mut run: Run, when: When) {
+        run.discards = self.voices[at].cutter.discards;
         self.batches[self.voices[at].target].add(run.of(at), when.mono_ms);
     }
 
@@ -275,7 +274,13 @@ impl Store<'_> {
         batch.end_line();
         let kind = if target.is_device { LogStamp::None } else { voice.stream.stamp };
         if !target.path.is_empty() {
-            stamp(&mut batch.text, kind, when.wall_ms, when.mono_ms);
+            // Lines that come together were said at the same moment.
+            let (last, text) = &mut self.stamped;
+            if std::mem::replace(last, (kind, when)) != (kind, when) {
+                text.clear();
+                stamp(text, kind, when.wall_ms, when.mono_ms);
+            }
+            batch.text.extend_from_slice(text);
         }
     }
 

@@ -10,7 +10,8 @@ use super::hear::Voice;
 use super::relay::Relay;
 use super::target::{Target, keep_below};
 use super::write::Batch;
-use crate::config::LogSettings;
+use crate::config::{LogSettings, LogStamp};
+use crate::log_text::lines::When;
 use crate::sys::futex;
 use crate::sys::log_claim::OPEN_LINE;
 use crate::sys::log_ring::{NOTICE, Read, Ring, STREAM_COUNT};
@@ -35,6 +36,8 @@ pub struct Store<'a> {
     pub(super) targets: Vec<Target>,
     pub(super) batches: Vec<Batch>,
     pub(super) relay: Relay,
+    /// The last stamp that was made, and of what.
+    pub(super) stamped: ((LogStamp, When), Vec<u8>),
     /// Bytes of all files, not less than there are.
     pub(super) total: u64,
     pub(super) now_ms: u64,
@@ -54,6 +57,7 @@ impl<'a> Store<'a> {
             targets: Vec::new(),
             batches: Vec::new(),
             relay,
+            stamped: ((LogStamp::None, When::default()), Vec::new()),
             total: 0,
             now_ms: 0,
         };
@@ -75,9 +79,10 @@ impl<'a> Store<'a> {
             }
         }
         store.settle_claim();
+        store.voices.iter_mut().for_each(Voice::go_back);
         for (at, voice) in store.voices.iter().enumerate() {
             // A line that was cut by a former storer's end goes on.
-            if voice.words.storer[OPEN_LINE].load(SeqCst) == u64::from(voice.stream.generation) << 1 | 1 {
+            if voice.words.storer[OPEN_LINE].load(SeqCst) == voice.mark(true) {
                 store.batches[voice.target].goes_on_from(at);
                 store.targets[voice.target].goes_on = true;
             }

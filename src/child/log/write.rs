@@ -22,6 +22,8 @@ pub(super) struct Run {
     pub(super) bytes: u64,
     pub(super) lost_lines: u64,
     pub(super) lost_bytes: u64,
+    /// What follows is the rest of a line that is discarded.
+    pub(super) discards: bool,
     /// Where its text ends.
     pub(super) text_end: usize,
 }
@@ -71,6 +73,7 @@ impl Batch {
                 last.bytes += run.bytes;
                 last.lost_lines += run.lost_lines;
                 last.lost_bytes += run.lost_bytes;
+                last.discards = run.discards;
                 last.text_end = run.text_end;
             }
             _ => self.runs.push(run),
@@ -81,8 +84,8 @@ impl Batch {
     /// Text of our own was added; the last part of this voice's has it.
     pub(super) fn extend(&mut self, voice: usize, first: u64) {
         if let Some(run) = self.runs.iter().rfind(|run| run.voice == voice) {
-            let to = run.to;
-            self.add(Run { voice, first, to, ..Run::default() }, 0);
+            let (to, discards) = (run.to, run.discards);
+            self.add(Run { voice, first, to, discards, ..Run::default() }, 0);
         }
     }
 
@@ -168,10 +171,11 @@ impl Store<'_> {
             let open = match text.last() {
                 None => words.storer[OPEN_LINE].load(SeqCst),
                 Some(b'\n') => 0,
-                Some(_) => u64::from(stream.generation) << 1 | 1,
+                Some(_) => voice.mark(true),
             };
             let lost = [&words.lost_lines, &words.lost_bytes].map(|word| word.load(SeqCst));
-            let after = [lost[0] + run.lost_lines, lost[1] + run.lost_bytes, open];
+            let discards = voice.mark(run.discards);
+            let after = [discards, lost[0] + run.lost_lines, lost[1] + run.lost_bytes, open];
             let part = Part { stream: stream.number, first, to, lines, bytes, inode, size, after };
             loop {
                 match ring.claim(&part) {
