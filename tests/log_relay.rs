@@ -90,6 +90,32 @@ fn a_receiver_that_is_not_there_is_said_once_and_keeps_nobody_waiting() {
     assert_eq!(instance.log().matches("syslog: ").count(), 1, "{}", instance.log());
 }
 
+/// Collector and storer have these, and can never have others.
+fn assert_capabilities(instance: &Instance, expected: &str) {
+    let log = instance.pid("log");
+    let children = || fs::read_to_string(format!("/proc/{log}/task/{log}/children")).unwrap();
+    instance.await_that("the storer", || !children().is_empty());
+    let storer: u32 = children().trim().parse().expect("one storer");
+    for pid in [log, storer] {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        for key in ["CapEff", "CapPrm", "CapBnd"] {
+            assert_eq!(status_line(&status, key), expected, "{key} of {pid}");
+        }
+        assert_eq!(status_line(&status, "NoNewPrivs"), "1");
+    }
+}
+
+#[test]
+fn a_log_of_another_user_has_no_capability_and_the_kernels_log_is_not_its_to_write() {
+    need_root();
+    let text = config("user = nobody", "log_kmsg = true\nstdout_logfile = NONE\nstderr_logfile = NONE");
+    let mut instance = Instance::scripted("relayuser", "", &[("talk", TALK)], &text);
+    assert_capabilities(&instance, "0000000000000000");
+    let said = "kmsg: open: Permission denied; lines for it are lost and counted";
+    instance.await_that("it is said", || instance.log().contains(said));
+    instance.quit_clean();
+}
+
 #[test]
 fn the_kernels_log_has_the_lines_that_are_for_it() {
     need_root();
@@ -110,18 +136,8 @@ fn the_kernels_log_has_the_lines_that_are_for_it() {
         }
         !found.is_empty()
     });
-    // What docs/logs.md says they may; to write to /dev/kmsg takes no capability.
-    let log = instance.pid("log");
-    let children = fs::read_to_string(format!("/proc/{log}/task/{log}/children")).unwrap();
-    let storer: u32 = children.trim().parse().expect("the storer");
-    for pid in [log, storer] {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        // CAP_DAC_OVERRIDE, and that is all it can ever have.
-        for key in ["CapEff", "CapPrm", "CapBnd"] {
-            assert_eq!(status_line(&status, key), "0000000000000002", "{key}");
-        }
-        assert_eq!(status_line(&status, "NoNewPrivs"), "1");
-    }
+    // What docs/logs.md says they may, CAP_DAC_OVERRIDE: to write to /dev/kmsg takes no capability.
+    assert_capabilities(&instance, "0000000000000002");
     instance.quit_clean();
     // Priority 30: daemon, informational.
     assert!(found.starts_with("30,") && found.contains(&format!(";pump: {mark}\n")), "{found}");

@@ -34,7 +34,7 @@ impl Bench {
         let size = unsafe { libc::fcntl(self.read.as_raw_fd(), libc::F_SETPIPE_SZ, 4096) };
         assert!(size > 0, "a smaller pipe");
         let kills = std::env::var("MULTUSD_KILLS").ok().and_then(|text| text.parse().ok());
-        1000 * kills.unwrap_or(200).clamp(200, 10_000)
+        1000 * kills.unwrap_or(500).clamp(500, 10_000)
     }
 
     fn write_in_pieces(&self, text: &str) {
