@@ -7,7 +7,7 @@
 .NOTPARALLEL:
 
 RUST := gcc libc6-dev cargo-web rustc-web
-RUST_TEST := $(RUST) g++ g++-arm-linux-gnueabi git systemd python3 rustfmt-web rust-web-clippy
+RUST_TEST := $(RUST) g++ g++-arm-linux-gnueabi git systemd python3 e2fsprogs rustfmt-web rust-web-clippy
 QEMU := qemu-system-arm kmod xz-utils debian-archive-keyring gcc-aarch64-linux-gnu
 # Asked for when needed: which version of clang goes with the compiler, that one has to say.
 RELEASE = $(shell release/packages)
