@@ -89,6 +89,8 @@ fn the_demo_of_make_run_runs_on_a_board() {
     let mut guest = Guest::booted("demo", &boot);
     guest.ok("ln -s multusd /bin/multusctl");
 
+    // The machine may be there before multusd is.
+    await_in(&mut guest, "[ -S /run/multusd/control ]");
     // Up: all but the two that are here to fail.
     let up = ["steady", "dependant", "deaf", "forker"];
     guest.ok_within(guest_seconds(60), &format!("{CTL} start {} --wait", up.join(" ")));
