@@ -201,6 +201,26 @@ fn a_follower_sees_every_line_once_while_log_and_the_supervisor_are_killed() {
 }
 
 #[test]
+fn events_are_numbered_on_when_the_supervisor_is_replaced() {
+    let mut instance = instance("log-events", TICKER);
+    let numbers = || {
+        let text = instance.ctl_ok(&["events", "--past", "--json"]);
+        let number = |line: &str| line["{\"seq\":".len()..line.find(',').unwrap()].parse::<u64>().unwrap();
+        text.lines().map(number).collect::<Vec<_>>()
+    };
+    instance.await_state("tick", "running");
+    let before = numbers();
+    assert_eq!(before.first(), Some(&1));
+    let supervisor = supervisor_of(instance.guard_pid());
+    signal(supervisor, libc::SIGKILL);
+    instance.await_that("another", || instance.ctl(&["status"]).status.success());
+    instance.ctl_ok(&["restart", "tick", "--wait"]);
+    let after = numbers();
+    assert!(after[0] > *before.last().unwrap() && after.is_sorted(), "{before:?} {after:?}");
+    instance.quit_clean();
+}
+
+#[test]
 fn a_follower_of_all_sees_a_program_that_comes_later() {
     let mut instance = instance("log-new", &format!("{LATE}{TICKER}"));
     let follower = Follower::begin(&instance, &["-n", "0"]);

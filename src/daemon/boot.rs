@@ -189,7 +189,7 @@ impl Daemon {
             is_hardened: false,
             clients: [const { None }; CONTROL_CLIENT_COUNT_MAX],
             is_deaf: false,
-            news: News::new(),
+            news: News::new(page.events.load(SeqCst)),
             in_force: InForce::default(),
             base: Base::inherit(),
             waiting: Vec::new(),

@@ -443,6 +443,7 @@ impl Daemon {
             self.flush_log();
         }
         if self.news.next() != before {
+            self.page.events.store(self.news.next(), SeqCst);
             self.tell_subscribers();
         }
     }
@@ -461,6 +462,7 @@ impl Daemon {
             pid: 0,
             reason,
         });
+        self.page.events.store(self.news.next(), SeqCst);
         self.tell_subscribers();
     }
 

@@ -10,14 +10,17 @@ const RING_COUNT: usize = 256;
 /// The ring.
 pub struct News {
     ring: Vec<protocol::Event>,
-    /// Sequence number of the next change, from 1.
+    /// Sequence number of the first change that was added here: from 1, or where a former supervisor stopped.
+    first: u64,
+    /// Sequence number of the next change.
     next: u64,
 }
 
 impl News {
-    /// Empty, with all the memory it will ever need.
-    pub fn new() -> Self {
-        News { ring: Vec::with_capacity(RING_COUNT), next: 1 }
+    /// Empty, with all the memory it will ever need. A former supervisor would have used this number next: what it
+    /// remembered is a gap.
+    pub fn new(next: u64) -> Self {
+        News { ring: Vec::with_capacity(RING_COUNT), first: next.max(1), next: next.max(1) }
     }
 
     /// Sequence number of the next change.
@@ -28,7 +31,7 @@ impl News {
     /// Adds a change; its number is assigned here.
     pub fn add(&mut self, mut event: protocol::Event) {
         event.seq = self.next;
-        let place = (self.next - 1) as usize % RING_COUNT;
+        let place = self.place(self.next);
         if self.ring.len() < RING_COUNT {
             self.ring.push(event);
         } else {
@@ -37,12 +40,16 @@ impl News {
         self.next += 1;
     }
 
+    fn place(&self, seq: u64) -> usize {
+        (seq - self.first) as usize % RING_COUNT
+    }
+
     /// A page of changes from this number on (or from the oldest there is), and the number after.
     pub fn page(&self, from: u64) -> (heapless::Vec<protocol::Event, EVENT_PAGE_COUNT>, u64) {
         let oldest = self.next - self.ring.len() as u64;
         let from = from.clamp(oldest, self.next);
         let until = self.next.min(from + EVENT_PAGE_COUNT as u64);
-        let events = (from..until).map(|seq| self.ring[(seq - 1) as usize % RING_COUNT].clone()).collect();
+        let events = (from..until).map(|seq| self.ring[self.place(seq)].clone()).collect();
         (events, until)
     }
 }
@@ -80,19 +87,22 @@ mod tests {
 
     #[test]
     fn a_reader_that_was_too_slow_sees_a_gap_and_then_everything_there_is() {
-        let mut news = News::new();
-        for _ in 0..RING_COUNT + 10 {
-            news.add(change());
-        }
-        let (mut seen, mut from) = (Vec::new(), 1);
-        loop {
-            let (page, next) = news.page(from);
-            if page.is_empty() {
-                break;
+        for first in [0, 1, 77] {
+            let mut news = News::new(first);
+            for _ in 0..RING_COUNT + 10 {
+                news.add(change());
             }
-            seen.extend(page.iter().map(|event| event.seq));
-            from = next;
+            let (mut seen, mut from) = (Vec::new(), 1);
+            loop {
+                let (page, next) = news.page(from);
+                if page.is_empty() {
+                    break;
+                }
+                seen.extend(page.iter().map(|event| event.seq));
+                from = next;
+            }
+            let oldest = first.max(1) + 10;
+            assert_eq!(seen, (oldest..oldest + RING_COUNT as u64).collect::<Vec<_>>());
         }
-        assert_eq!(seen, (11..=RING_COUNT as u64 + 10).collect::<Vec<_>>());
     }
 }

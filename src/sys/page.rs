@@ -126,6 +126,8 @@ pub struct Page {
     pub temperature_at: AtomicU64,
     /// The gate, as the supervisor judged it last; see there.
     pub gate: AtomicU32,
+    /// The number of the next event, for a successor; 0: there was none.
+    pub events: AtomicU64,
     /// Slots of programs that were ever in use: the guard looks no further.
     pub program_slots: AtomicU32,
     /// Process ids whose exit belonged to no slot (orphans), newest overwriting oldest.
