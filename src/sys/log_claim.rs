@@ -44,6 +44,10 @@ pub enum Claimed {
 
 const OPEN: u64 = 1 << 32;
 
+/// In [`super::log_ring::Claim::outcome`], besides 0: it is in its target; it is counted as lost.
+const STORED: u32 = 1;
+const LOST: u32 = 2;
+
 impl Ring {
     /// Storer, before it writes a part to its target. There is one claim at a time.
     pub fn claim(&self, part: &Part) -> Claimed {
@@ -56,14 +60,12 @@ impl Ring {
             return Claimed::Gone;
         }
         let claim = &header.claim;
-        // No stream is done up to there: a former claim that was stored, or given up, is not taken for this one.
-        claim.to.store(u64::MAX, SeqCst);
-        claim.giving_up.store(0, SeqCst);
+        claim.outcome.store(0, SeqCst);
         claim.stream.store(part.stream.into(), SeqCst);
-        let words = [&claim.first, &claim.lines, &claim.bytes, &claim.inode, &claim.size];
-        let values = [part.first, part.lines, part.bytes, part.inode, part.size];
-        let words = words.into_iter().chain(&claim.more).chain([&claim.to]);
-        let values = values.into_iter().chain(part.after).chain([part.to]);
+        let words = [&claim.first, &claim.to, &claim.lines, &claim.bytes, &claim.inode, &claim.size];
+        let values = [part.first, part.to, part.lines, part.bytes, part.inode, part.size];
+        let words = words.into_iter().chain(&claim.more);
+        let values = values.into_iter().chain(part.after);
         words.zip(values).for_each(|(word, value)| word.store(value, SeqCst));
         match header.turn.compare_exchange(turn, turn.wrapping_add(OPEN), SeqCst, SeqCst) {
             Ok(_) => Claimed::Yes,
@@ -94,26 +96,33 @@ impl Ring {
 
     /// Storer: the claimed part is in its target.
     pub fn claim_is_stored(&self) {
-        let claim = &self.header.claim;
-        self.stream(claim.stream.load(SeqCst) as usize).done.store(claim.to.load(SeqCst), SeqCst);
-        self.finish_claim();
-        self.close_claim();
+        // From here on, whoever is killed.
+        self.header.claim.outcome.store(STORED, SeqCst);
+        self.end_claim();
     }
 
-    /// What goes with a claim that is stored; also what a former storer was killed before.
-    pub fn finish_claim(&self) {
-        let claim = &self.header.claim;
-        let words = self.stream(claim.stream.load(SeqCst) as usize);
-        if words.done.load(SeqCst) == claim.to.load(SeqCst) {
-            // What was given up is counted already; but what is behind it may be the rest of a line all the same.
-            let count = if claim.giving_up.load(SeqCst) == 0 { 4 } else { 1 };
-            let discards = &words.storer[word::DISCARDS];
-            let into = [discards, &words.lost_lines, &words.lost_bytes, &words.storer[OPEN_LINE]];
-            into.into_iter()
-                .zip(&claim.more)
-                .take(count)
-                .for_each(|(word, value)| word.store(value.load(SeqCst), SeqCst));
+    /// Storer, at its start: ends a claim of which a former one knew what had come of it when it was killed.
+    pub fn end_claim(&self) {
+        let (header, claim) = (self.header, &self.header.claim);
+        let outcome = claim.outcome.load(SeqCst);
+        if outcome == 0 || header.turn.load(SeqCst) & OPEN == 0 {
+            return;
         }
+        let words = self.stream(claim.stream.load(SeqCst) as usize);
+        words.done.store(claim.to.load(SeqCst), SeqCst);
+        let [mut discards, mut lines, mut bytes, mut open] =
+            [0, 1, 2, 3].map(|index: usize| claim.more[index].load(SeqCst));
+        if outcome == LOST {
+            // What follows the beginning of a line that is lost is no line.
+            discards |= u64::from(open == discards | 1);
+            [lines, bytes] = [&claim.lost_lines, &claim.lost_bytes].map(|word| word.load(SeqCst));
+            open = 0;
+        }
+        words.storer[word::DISCARDS].store(discards, SeqCst);
+        words.lost_lines.store(lines, SeqCst);
+        words.lost_bytes.store(bytes, SeqCst);
+        words.storer[OPEN_LINE].store(open, SeqCst);
+        header.turn.fetch_add(OPEN, SeqCst);
     }
 
     /// Storer: nothing of the claimed part is in its target. True: it is in the ring as before. False: a part of it has
@@ -123,10 +132,8 @@ impl Ring {
         loop {
             let turn = header.turn.load(SeqCst);
             let is_settled = turn as u32 == header.drops_done.load(SeqCst);
-            if claim.giving_up.load(SeqCst) != 0
-                || is_settled && header.tail.load(SeqCst) > claim.first.load(SeqCst)
-            {
-                break self.give_up_claim();
+            if is_settled && header.tail.load(SeqCst) > claim.first.load(SeqCst) {
+                break;
             }
             let closed = turn.wrapping_add(OPEN);
             if is_settled && header.turn.compare_exchange(turn, closed, SeqCst, SeqCst).is_ok() {
@@ -135,23 +142,17 @@ impl Ring {
             // The collector is in the middle of a few stores, or its successor finishes them.
             super::process::give_way();
         }
+        let words = self.stream(claim.stream.load(SeqCst) as usize);
+        claim.lost_lines.store(words.lost_lines.load(SeqCst) + claim.lines.load(SeqCst), SeqCst);
+        claim.lost_bytes.store(words.lost_bytes.load(SeqCst) + claim.bytes.load(SeqCst), SeqCst);
+        claim.outcome.store(LOST, SeqCst);
+        self.end_claim();
         false
     }
 
-    fn give_up_claim(&self) {
-        let claim = &self.header.claim;
-        let words = self.stream(claim.stream.load(SeqCst) as usize);
-        if claim.giving_up.load(SeqCst) == 0 {
-            claim.lost_lines.store(words.lost_lines.load(SeqCst) + claim.lines.load(SeqCst), SeqCst);
-            claim.lost_bytes.store(words.lost_bytes.load(SeqCst) + claim.bytes.load(SeqCst), SeqCst);
-            claim.giving_up.store(1, SeqCst);
-        }
-        words.lost_lines.store(claim.lost_lines.load(SeqCst), SeqCst);
-        words.lost_bytes.store(claim.lost_bytes.load(SeqCst), SeqCst);
-        self.claim_is_stored();
-    }
-
-    fn close_claim(&self) {
-        self.header.turn.fetch_add(OPEN, SeqCst);
+    /// As if the storer had been killed just before it closed its last claim.
+    #[cfg(test)]
+    pub fn reopen_claim(&self) {
+        self.header.turn.fetch_sub(OPEN, SeqCst);
     }
 }

@@ -89,8 +89,8 @@ pub struct Stream {
 pub struct Claim {
     /// Storer: the stream.
     pub stream: AtomicU32,
-    /// Storer: its lines are being given up.
-    pub(super) giving_up: AtomicU32,
+    /// Storer: what has come of it: see `log_claim.rs`.
+    pub(super) outcome: AtomicU32,
     /// Storer: where its first record begins.
     pub first: AtomicU64,
     /// Storer: [`Stream::done`] when it is written.

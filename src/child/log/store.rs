@@ -93,16 +93,14 @@ impl<'a> Store<'a> {
 
     /// What a former storer was writing when it was killed: taken back where that is possible.
     fn settle_claim(&mut self) {
-        let Some(part) = self.ring.open_claim() else { return self.ring.finish_claim() };
+        self.ring.end_claim();
+        let Some(part) = self.ring.open_claim() else { return };
         let place = self.places.get(usize::from(part.stream)).copied().unwrap_or(0);
         let voice = usize::from(place).checked_sub(1).and_then(|place| self.voices.get(place));
         match voice.and_then(|voice| self.targets.get_mut(voice.target)) {
             Some(target) if part.inode != 0 => {
                 target.take_back(part.inode, part.size);
-                if !self.ring.claim_failed() {
-                    // What its text began with is lost.
-                    self.ring.stream(part.stream.into()).storer[OPEN_LINE].store(0, SeqCst);
-                }
+                self.ring.claim_failed();
             }
             // What a device has, it has.
             _ => self.ring.claim_is_stored(),

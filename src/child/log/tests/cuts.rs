@@ -32,24 +32,55 @@ fn what_a_killed_storer_had_written_of_a_batch_is_not_written_twice() {
 
 #[test]
 fn the_rest_of_a_cut_line_is_discarded_by_whoever_comes_after_a_storer_that_was_killed() {
+    for is_done in [false, true] {
+        let mut bench = Bench::new(1);
+        let again = file::open_again(bench.memory.as_fd(), 0o600, true).unwrap();
+        file::append(bench.pipes[0].1.as_fd(), b"one\ntw").unwrap();
+        bench.ring.discard(again.as_fd(), 0, bench.pipes[0].0.as_fd());
+        // The notice comes into the ring, and is stored.
+        bench.say(0, "");
+        bench.pass(0);
+        bench.store().finish();
+        let notice = "-- 1 lines (6 bytes) dropped: log was overdue\n";
+        assert_eq!(bench.read("0"), notice);
+        // Killed just before, or after, `done` was set: what goes with it is in the claim alone.
+        let words = bench.ring.stream(0);
+        if !is_done {
+            words.done.store(0, SeqCst);
+        }
+        words.storer[crate::sys::log_ring::word::DISCARDS].store(0, SeqCst);
+        bench.ring.reopen_claim();
+        bench.kill();
+        bench.say(0, "o\nthree\n");
+        bench.pass(10_000);
+        assert_eq!(bench.read("0"), [notice, "three\n"].concat());
+        assert_eq!(words.lost_lines.load(SeqCst), 1, "the end of the line that was cut");
+    }
+}
+
+#[test]
+fn where_the_beginning_of_a_line_is_given_up_its_rest_is_no_line() {
     let mut bench = Bench::new(1);
-    let again = file::open_again(bench.memory.as_fd(), 0o600, true).unwrap();
-    file::append(bench.pipes[0].1.as_fd(), b"one\ntw").unwrap();
-    bench.ring.discard(again.as_fd(), 0, bench.pipes[0].0.as_fd());
-    // The notice comes into the ring, and is stored.
-    bench.say(0, "");
-    bench.pass(0);
-    bench.store().finish();
-    let notice = "-- 1 lines (6 bytes) dropped: log was overdue\n";
-    assert_eq!(bench.read("0"), notice);
-    // Killed just after `done` was set: what goes with it is in the claim alone.
-    let words = bench.ring.stream(0);
-    words.storer[crate::sys::log_ring::word::DISCARDS].store(0, SeqCst);
-    bench.kill();
-    bench.say(0, "o\nthree\n");
+    bench.say(0, "one\n");
     bench.pass(10_000);
-    assert_eq!(bench.read("0"), [notice, "three\n"].concat());
-    assert_eq!(words.lost_lines.load(SeqCst), 1, "the end of the line that was cut");
+    bench.say(0, "begun ");
+    bench.kill();
+    // A storer was killed while it wrote this, and then it was overwritten.
+    let path = bench.dir.join("0");
+    let inode = std::os::unix::fs::MetadataExt::ino(&fs::metadata(&path).unwrap());
+    let (first, to) = (32, bench.ring.header().head.load(SeqCst));
+    let part = Part { first, to, bytes: 6, inode, size: 4, after: [0, 0, 0, 1], ..Part::default() };
+    assert_eq!(bench.ring.claim(&part), Claimed::Yes);
+    fs::write(&path, "one\nbeg").unwrap();
+    while bench.ring.header().tail.load(SeqCst) <= first {
+        Collector::new(bench.ring, bench.memory.as_fd()).overwrite();
+    }
+    bench.say(0, "rest\nnext\n");
+    bench.pass(10_000);
+    assert_eq!(bench.read("0"), "one\nnext\n");
+    let words = bench.ring.stream(0);
+    assert_eq!((words.lost_lines.load(SeqCst), words.lost_bytes.load(SeqCst)), (1, 11));
+    assert_eq!(words.ring_dropped_lines.load(SeqCst), 0);
 }
 
 /// Numbers as random as a test needs.
