@@ -160,8 +160,17 @@ impl Writers {
         let text = fs::read_to_string(self.logs.join(name)).unwrap_or_default();
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
         let mut numbers: Vec<u64> = Vec::new();
+        // What goes on behind what was said within a line, put together again.
+        let (mut lines, mut begun) = (Vec::new(), String::new());
+        for line in whole.lines() {
+            match line.strip_suffix(" -- goes on") {
+                Some(beginning) => begun += beginning,
+                None if begun.is_empty() || line.starts_with("-- ") => lines.push(line.to_owned()),
+                None => lines.push(std::mem::take(&mut begun) + line),
+            }
+        }
         // The test machinery's own first words.
-        for line in whole.lines().filter(|line| !line.is_empty() && !line.starts_with("running 1 test")) {
+        for line in lines.iter().filter(|line| !line.is_empty() && !line.starts_with("running 1 test")) {
             // The test machinery announces the test without an end of line.
             let line = line.strip_prefix("test writer ... ").unwrap_or(line);
             if let Some(number) = number_of(line) {

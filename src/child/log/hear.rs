@@ -174,8 +174,12 @@ impl Store<'_> {
     }
 
     fn hear_notice(&mut self, at: usize, record: u64, end: u64, notice: &Notice) {
+        let batch = &mut self.batches[self.voices[at].target];
         if notice.cut {
             self.tear(at, notice.torn);
+        } else if batch.open_by == Some(at) {
+            // Nothing is lost here, but the beginning of a line is in the file already.
+            batch.text.extend_from_slice(CUT);
         }
         self.say(at, &[notice.lines, notice.bytes], &DROPPED.map(str::as_bytes));
         self.account(at, Run { first: record, to: end, ..Run::default() }, self.voices[at].when);

@@ -239,6 +239,23 @@ fn what_was_overwritten_is_told_and_every_line_is_somewhere() {
 }
 
 #[test]
+fn what_is_said_within_a_line_that_is_begun_in_the_file_says_that_the_line_goes_on() {
+    let mut bench = Bench::new(1);
+    bench.say(0, "Pass");
+    bench.pass(10_000);
+    let words = bench.ring.stream(0);
+    words.ring_dropped_bytes.store(50, SeqCst);
+    words.ring_dropped_lines.store(5, SeqCst);
+    let head = bench.ring.header().head.load(SeqCst);
+    assert!(Collector::new(bench.ring, bench.memory.as_fd()).tell_of_drops(0, 0, true));
+    bench.ring.date(head, bench.now_ms, BOOT_MS + bench.now_ms);
+    bench.say(0, "word\n");
+    bench.pass(10_000);
+    let text = "Pass -- goes on\n-- 5 lines (50 bytes) dropped: log was overdue\nword\n";
+    assert_eq!(bench.read("0"), text);
+}
+
+#[test]
 fn a_full_file_is_rotated_and_the_oldest_goes() {
     let mut bench = Bench::new(1);
     (bench.settings.streams[0].maxbytes, bench.settings.streams[0].backups) = (10, 2);
