@@ -90,7 +90,9 @@ impl Ring {
     /// was there before. First: changes with every claim.
     pub fn claimed_of(&self, stream: u16) -> (u64, Option<(u64, u64)>) {
         let turn = self.header.turn.load(SeqCst);
-        let part = self.open_claim().filter(|part| part.stream == stream);
+        let done = self.stream(stream.into()).done.load(SeqCst);
+        // One that is done and not closed yet is written.
+        let part = self.open_claim().filter(|part| part.stream == stream && part.to != done);
         (turn >> 32, part.map(|part| (part.inode, part.size)))
     }
 
