@@ -87,11 +87,11 @@ impl Bare {
         command.args(["-c", "exec \"$0\" 1000"]).arg(instance.dir.join("sleeper"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         // SAFETY: system calls between fork and exec. Whatever the test itself inherited is no shell's: a job
-        // in the background of a script, for one, ignores two signals.
+        // in the background of a script ignores two signals, what nohup starts a third.
         unsafe {
             command.pre_exec(|| {
                 libc::syscall(libc::SYS_close_range, 3, i32::MAX, 0);
-                for signal in [libc::SIGINT, libc::SIGQUIT] {
+                for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
                     libc::signal(signal, libc::SIG_DFL);
                 }
                 Ok(())
