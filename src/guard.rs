@@ -13,7 +13,7 @@ use crate::limits::{BEAT_SILENCE_MS_MAX, FIRST_BEAT_MS_MAX, SUPERVISOR_SILENCE_M
 use crate::sys::output::force_all_safe;
 use crate::sys::page::{Keep, Page, request};
 use crate::sys::watchdog::WatchdogSlot;
-use crate::sys::{SysError, clock, file, memory, poll, process, signal};
+use crate::sys::{SysError, clock, file, image, memory, poll, process, signal};
 use crate::time::{Instant, Millis};
 
 /// A supervisor that lived this long had no trouble starting: many times what taking over needs,
@@ -28,7 +28,9 @@ const LEAVING_MAX: Millis = Millis(10_000);
 /// Runs for as long as multusd runs. `supervise` is the supervisor: it is called in a process of
 /// its own, on a copy of this one's memory. Returns the exit code of multusd.
 pub fn run(supervise: &dyn Fn(&'static Page) -> i32) -> u8 {
-    match prepare() {
+    // From here on nothing that is needed has to be read from storage.
+    let image = image::become_copy().err().map_or(0, |error| error.errno);
+    match prepare(image) {
         Ok(page) => Guard {
             page,
             started: Instant::default(),
@@ -49,7 +51,8 @@ pub fn run(supervise: &dyn Fn(&'static Page) -> i32) -> u8 {
     }
 }
 
-fn prepare() -> Result<&'static Page, SysError> {
+/// `image`: why the executable is not in memory; 0: it is.
+fn prepare(image: i32) -> Result<&'static Page, SysError> {
     // Whatever our starter left open would reach every program.
     file::close_range(3, i32::MAX);
     signal::block()?;
@@ -57,6 +60,7 @@ fn prepare() -> Result<&'static Page, SysError> {
     let page = Page::create()?;
     page.started_at.store(clock::now().0, SeqCst);
     page.guard.store(std::process::id(), SeqCst);
+    page.image.store(image, SeqCst);
     page.life.store(crate::sys::machine::random(), SeqCst);
     page.keep(Keep::Wake, Some(poll::event_counter()?));
     Ok(page)

@@ -325,3 +325,38 @@ fn a_supervisor_killed_while_it_begins_leaves_the_beginning_to_the_next() {
     }
     assert!(begun > 2, "too late {begun} times of 20: this test tests nothing");
 }
+
+#[test]
+fn with_its_executable_destroyed_everything_of_multusd_is_still_replaced() {
+    let config = "[program:a]\ncommand = sleep 1000\nstartsecs = 0\ncheck = tcp:127.0.0.1:1\ncheck_interval = 1h\n";
+    let mut instance = Instance::scripted_only("image", "", &[], config);
+    let copy = instance.public_binary();
+    instance.launch_as(|command| {
+        let log = std::fs::File::create(instance_log(&copy)).unwrap();
+        let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+        *command = std::process::Command::new(&copy);
+        command.args(arguments).stdin(std::process::Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+    });
+    let first = instance.await_state("a", "running").pid;
+    let log = instance.await_state("log", "running").pid.unwrap();
+    // Damaged where it lies, as on a worn-out card; what runs from there would die of it.
+    std::fs::OpenOptions::new().write(true).truncate(true).open(&copy).expect("nobody runs from it");
+    harness::signal(log, libc::SIGKILL);
+    instance.await_program("log", "another", |log_now| {
+        log_now.state == "running" && log_now.pid.is_some_and(|pid| pid != log)
+    });
+    for _ in 0..3 {
+        let supervisor = harness::supervisor_of(instance.guard_pid());
+        harness::signal(supervisor, libc::SIGKILL);
+        instance.await_that("another supervisor", || {
+            instance.ctl(&["status"]).status.success() && instance.status().supervisor_pid != supervisor
+        });
+    }
+    assert_eq!(instance.program("a").pid, first);
+    instance.quit_clean();
+}
+
+/// Where the words of a multusd go that is started from a copy of its executable.
+fn instance_log(copy: &std::path::Path) -> std::path::PathBuf {
+    copy.with_file_name("multusd.log")
+}

@@ -14,7 +14,7 @@ use crate::sys::life::LifeFile;
 use crate::sys::page::{Keep, Page, SAVED_WORDS_MAX};
 use crate::sys::poll::{self, Interest, Poller};
 use crate::sys::proc::{MARKER, Quarry};
-use crate::sys::{SysError, clock, file, machine, process, reserve, socket};
+use crate::sys::{SysError, clock, describe, file, machine, process, reserve, socket};
 
 use crate::time::Millis;
 
@@ -102,6 +102,14 @@ impl Daemon {
                 "the run directory fails ({error}): what is missing there, multusctl or notify sockets, comes with the next \
                  reload (SIGHUP), and a later life may not find what this one leaves"
             ));
+        }
+        match page.image.load(SeqCst) {
+            0 => {}
+            errno => daemon.say_limitation(format_args!(
+                "multusd runs from its file, not from memory ({}): where that cannot be read any more, nothing of it can be \
+                 replaced",
+                describe(errno)
+            )),
         }
         let beats = |program: &Rc<config::Program>| program.heartbeat.is_some() && spec::uses_notify(program);
         if config.programs.iter().any(beats) {

@@ -14,6 +14,7 @@ pub mod filter;
 pub mod futex;
 pub mod glob;
 pub mod gpio;
+pub mod image;
 pub mod inotify;
 pub mod input;
 pub mod life;

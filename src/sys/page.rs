@@ -126,6 +126,8 @@ pub struct Page {
     pub temperature_at: AtomicU64,
     /// The gate, as the supervisor judged it last; see there.
     pub gate: AtomicU32,
+    /// Why the executable is not in memory (an errno); 0: it is.
+    pub image: AtomicI32,
     /// The number of the next event, for a successor; 0: there was none.
     pub events: AtomicU64,
     /// Slots of programs that were ever in use: the guard looks no further.
