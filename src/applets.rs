@@ -49,6 +49,18 @@ pub const APPLETS: &[Applet] = &[
     },
     Applet {
         described: Described {
+            name: "system",
+            what: "sets up the machine as [system] says, once at boot, in an image of multusd's",
+            options: &[
+                ("--config FILE", "the configuration; /boot/multusd.cfg"),
+                ("--root DIR", "set up a machine whose files are in DIR, to try it"),
+            ],
+        },
+        is_linked: false,
+        run: daemon::system,
+    },
+    Applet {
+        described: Described {
             name: "log",
             what: "keeps what programs write; only multusd runs it",
             options: &[],

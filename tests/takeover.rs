@@ -328,14 +328,19 @@ fn a_supervisor_killed_while_it_begins_leaves_the_beginning_to_the_next() {
 
 #[test]
 fn with_its_executable_destroyed_everything_of_multusd_is_still_replaced() {
-    let config = "[program:a]\ncommand = sleep 1000\nstartsecs = 0\ncheck = tcp:127.0.0.1:1\ncheck_interval = 1h\n";
+    let config =
+        "[program:a]\ncommand = sleep 1000\nstartsecs = 0\ncheck = tcp:127.0.0.1:1\ncheck_interval = 1h\n";
     let mut instance = Instance::scripted_only("image", "", &[], config);
     let copy = instance.public_binary();
     instance.launch_as(|command| {
         let log = std::fs::File::create(instance_log(&copy)).unwrap();
         let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
         *command = std::process::Command::new(&copy);
-        command.args(arguments).stdin(std::process::Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        command
+            .args(arguments)
+            .stdin(std::process::Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
     });
     let first = instance.await_state("a", "running").pid;
     let log = instance.await_state("log", "running").pid.unwrap();

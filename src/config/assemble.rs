@@ -11,7 +11,9 @@ use super::live;
 use super::report::Report;
 use super::text::{Block, Document, Entry};
 use super::words::{find, name_fault};
-use super::{Config, Daemon, HookCommand, LogConfig, Program, ProgramKind, ProgramReady, Reload};
+use super::{
+    Config, Daemon, HookCommand, LogConfig, Program, ProgramKind, ProgramReady, Reload, SystemConfig,
+};
 use crate::limits::PROGRAM_COUNT_MAX;
 use crate::time::Millis;
 
@@ -74,6 +76,7 @@ pub(super) struct Draft {
     pub(super) pretimeout: Option<Millis>,
     pub(super) temperature: Temperature,
     pub(super) log: LogConfig,
+    pub(super) system: SystemConfig,
 }
 
 /// `ready` as it is written.
@@ -116,6 +119,7 @@ pub(super) fn assemble(document: Document) -> (Config, Report) {
                 match section {
                     Section::Daemon => config.daemon = draft.daemon,
                     Section::Log => config.log = draft.log,
+                    Section::System => config.system = draft.system,
                     _ => assemble_board::add(&mut config.board, draft, block, &mut report),
                 }
             }

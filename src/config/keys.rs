@@ -29,6 +29,8 @@ pub(super) enum Section {
     Temperature,
     /// `[log]`
     Log,
+    /// `[system]`
+    System,
 }
 
 /// Whether a section has a name after its colon.
@@ -50,6 +52,7 @@ impl Section {
             Section::Watchdog => "[watchdog]",
             Section::Temperature => "[temperature]",
             Section::Log => "[log]",
+            Section::System => "[system]",
         }
     }
 
@@ -357,7 +360,7 @@ pub(super) struct Group {
 }
 
 /// All keys, in the order of the documentation.
-pub(super) static GROUPS: [Group; 16] = [
+pub(super) static GROUPS: [Group; 17] = [
     Group { section: Section::Daemon, title: "The daemon", keys: super::program_keys::DAEMON },
     Group { section: Section::Include, title: "Further files", keys: super::program_keys::INCLUDE },
     Group { section: Section::Program, title: "What runs", keys: super::program_keys::WHAT },
@@ -374,6 +377,7 @@ pub(super) static GROUPS: [Group; 16] = [
     Group { section: Section::Watchdog, title: "A watchdog", keys: super::board_keys::WATCHDOG },
     Group { section: Section::Temperature, title: "Too hot, too cold", keys: super::board_keys::TEMPERATURE },
     Group { section: Section::Log, title: "Logs", keys: super::log_keys::LOG },
+    Group { section: Section::System, title: "The machine", keys: super::system_keys::SYSTEM },
 ];
 
 /// The keys of a section.

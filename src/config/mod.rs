@@ -32,6 +32,7 @@ mod process_keys;
 mod program;
 mod program_keys;
 mod report;
+mod system_keys;
 mod target;
 mod text;
 mod value;

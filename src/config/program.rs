@@ -26,6 +26,8 @@ pub struct Config {
     pub board: Board,
     /// `[log]`.
     pub log: LogConfig,
+    /// `[system]`
+    pub system: SystemConfig,
 }
 
 /// `[multusd]`: the daemon's own settings.
@@ -345,4 +347,15 @@ pub enum LogFile {
     None,
     /// A path.
     Path(String),
+}
+
+/// `[system]`: the machine itself, where an image of multusd's runs it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SystemConfig {
+    /// `timezone`
+    pub timezone: Option<String>,
+    /// `root_password`
+    pub root_password: Option<String>,
+    /// `copy_programs`
+    pub copy_programs: bool,
 }

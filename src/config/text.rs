@@ -49,7 +49,7 @@ pub(super) struct Document {
     pub(super) incomplete: bool,
     bytes: usize,
     /// Sections read so far, by [`Section`].
-    counts: [usize; 8],
+    counts: [usize; 9],
 }
 
 /// Reads the main file, then what its `[include]` names.

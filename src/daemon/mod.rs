@@ -35,6 +35,7 @@ mod reload;
 mod report;
 mod shutdown;
 mod spec;
+mod system;
 mod table;
 mod temperature;
 mod watchdog;
@@ -65,6 +66,7 @@ use inputs::Input;
 use news::{News, travel};
 use outputs::Output;
 use spec::Base;
+pub use system::system;
 use table::{Entry, write_cut};
 
 /// Rounds of deciding before anything else that happened is looked at: far more than any order needs.

@@ -345,6 +345,11 @@ pub fn is_still(path: &Path, file: BorrowedFd) -> bool {
 /// Replaces a file so that a power cut at any instruction leaves the old one or the new one:
 /// written beside it, synced, renamed over it, directory synced.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), SysError> {
+    replace_with(path, bytes, 0o600)
+}
+
+/// The same with a mode, less what our umask takes.
+pub fn replace_with(path: &Path, bytes: &[u8], mode: u32) -> Result<(), SysError> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     let mut beside = PathBuf::from(path).into_os_string();
     beside.push(".new");
@@ -352,11 +357,16 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), SysError> {
     // One that a power cut left; none is no matter. What somebody puts there after this is refused.
     remove(&beside);
     let new = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
-    let file = open_path(&beside, new, 0o600)?;
+    let file = open_path(&beside, new, mode)?;
     append(file.as_fd(), bytes)?;
     sync(&file)?;
     rename(&beside, path)?;
     sync(&open_path(directory, OFlag::O_RDONLY, 0)?)
+}
+
+/// Makes a symbolic link that leads to `target`.
+pub fn link(target: &Path, link: &Path) -> Result<(), SysError> {
+    nix::unistd::symlinkat(target, AT_FDCWD, link).map_err(SysError::of("symlink"))
 }
 
 fn sync(file: &OwnedFd) -> Result<(), SysError> {

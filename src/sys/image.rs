@@ -64,7 +64,8 @@ fn copy() -> Result<OwnedFd, SysError> {
     // SAFETY: fcntl with an integer argument on a descriptor we own.
     check("fcntl(F_ADD_SEALS)", unsafe { libc::fcntl(to.as_raw_fd(), libc::F_ADD_SEALS, seals) })?;
     // Bundled children of other users are started from it, too.
-    nix::sys::stat::fchmod(&to, nix::sys::stat::Mode::from_bits_truncate(0o555)).map_err(SysError::of("chmod"))?;
+    nix::sys::stat::fchmod(&to, nix::sys::stat::Mode::from_bits_truncate(0o555))
+        .map_err(SysError::of("chmod"))?;
     Ok(to)
 }
 

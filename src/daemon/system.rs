@@ -1,0 +1,144 @@
+//! `multusd system`: what an image of multusd's does once at boot, before anything is supervised: who may log in, the time
+//! zone, programs from the boot partition. Each step does what it can; what fails is said, and the rest goes on.
+//!
+//! The boot partition is whoever's who holds the card: what is taken from it is checked, or is root's to begin with.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use crate::config::{self, Config};
+use crate::sys::{SysError, console, file};
+
+use super::files::{RealFiles, absolute};
+use super::last_good;
+
+/// The largest program that is copied.
+const PROGRAM_BYTES_MAX: usize = 64 << 20;
+/// The keys of those who may log in by SSH: some thousand of them.
+const KEYS_BYTES_MAX: usize = 1 << 20;
+
+/// SSH, by dropbear: only for keys, only for root (there is nobody else), with host keys that last.
+const SSH: &str =
+    "[program:ssh]\ncommand = /usr/sbin/dropbear -F -E -s -R\nstartsecs = 1\nrestart_delay_max = 1min\n";
+
+struct Machine {
+    root: PathBuf,
+}
+
+/// Sets up the machine; the exit code: 1 if a step failed.
+pub fn system(arguments: &mut dyn Iterator<Item = OsString>) -> u8 {
+    let (mut path, mut root) = (None, None);
+    while let Some(word) = arguments.next() {
+        match word.to_str() {
+            Some("--config") => path = arguments.next(),
+            Some("--root") => root = arguments.next(),
+            _ => {
+                console::complain("multusd system: usage: multusd system [--config FILE] [--root DIR]");
+                return 2;
+            }
+        }
+    }
+    let machine = Machine { root: root.unwrap_or_else(|| "/".into()).into() };
+    let path = path.map_or_else(|| machine.at("boot/multusd.cfg"), PathBuf::from);
+    let config = machine.configuration(&path.to_string_lossy());
+    let steps = [
+        ("who may log in", machine.let_in(&config)),
+        ("the time zone", machine.set_time_zone(&config)),
+        ("programs of the boot partition", machine.copy_programs(&config)),
+        ("SSH", machine.open_ssh()),
+    ];
+    let failed = steps.into_iter().filter_map(|(what, result)| Some((what, result.err()?)));
+    failed.fold(0, |_, (what, error)| {
+        console::complain(&["multusd system: ", what, ": ", &error].concat());
+        1
+    })
+}
+
+fn words(error: SysError) -> String {
+    error.to_string()
+}
+
+impl Machine {
+    fn at(&self, path: &str) -> PathBuf {
+        self.root.join(path)
+    }
+
+    /// The file's, or the last good one; of neither, what holds where nothing is said.
+    fn configuration(&self, path: &str) -> Config {
+        let errors = match config::load(&mut RealFiles, &absolute(path)) {
+            Ok(loaded) => return loaded.config,
+            Err(errors) => errors,
+        };
+        console::complain(&["multusd system: ", &errors.to_string()].concat());
+        let last_good = last_good::recall(&self.at("var/lib/multusd"));
+        let last_good = last_good.and_then(|text| config::load_text(&text).ok());
+        last_good.map(|loaded| loaded.config).unwrap_or_default()
+    }
+
+    /// /etc/shadow leads to a file in memory: without a password in the configuration nobody logs in.
+    fn let_in(&self, config: &Config) -> Result<(), String> {
+        let locked = file::read(&self.at("etc/shadow.locked")).map_err(words)?;
+        let hash = config.system.root_password.as_deref().unwrap_or("!");
+        let lines = String::from_utf8_lossy(&locked);
+        let lines = lines.lines().map(|line| {
+            match line.strip_prefix("root:").and_then(|rest| rest.split_once(':')) {
+                Some((_, rest)) => ["root:", hash, ":", rest, "\n"].concat(),
+                None => [line, "\n"].concat(),
+            }
+        });
+        file::replace(&self.at("run/shadow"), lines.collect::<String>().as_bytes()).map_err(words)
+    }
+
+    fn set_time_zone(&self, config: &Config) -> Result<(), String> {
+        let name = config.system.timezone.as_deref().unwrap_or("UTC");
+        let zone = ["usr/share/zoneinfo/", name].concat();
+        if !file::is_regular(&self.at(&zone)) {
+            return Err(["there is no ", name, "; it stays UTC"].concat());
+        }
+        let link = self.at("run/localtime");
+        file::remove(&link);
+        file::link(Path::new(&["/", &zone].concat()), &link).map_err(words)
+    }
+
+    /// Each whole or not at all, and only what has changed: cards wear out.
+    fn copy_programs(&self, config: &Config) -> Result<(), String> {
+        if !config.system.copy_programs {
+            return Ok(());
+        }
+        let (from, to) = (self.at("boot/programs"), self.at("data/programs"));
+        let mut names = Vec::new();
+        file::each_name(&from, &mut |name, _| names.push(name.to_string_lossy().into_owned()));
+        let mut failed = Vec::new();
+        for name in names.iter().filter(|name| file::is_regular(&from.join(name))) {
+            let copied = file::read_bounded(&from.join(name), PROGRAM_BYTES_MAX).and_then(|bytes| {
+                let target = to.join(name);
+                if !file::read_own(&target, PROGRAM_BYTES_MAX).is_ok_and(|before| before == bytes) {
+                    file::replace_with(&target, &bytes, 0o755)?;
+                }
+                file::set_mode(&target, 0o755)
+            });
+            if let Err(error) = copied {
+                failed.push([name, ": ", &error.to_string()].concat());
+            }
+        }
+        if failed.is_empty() { Ok(()) } else { Err(failed.join("; ")) }
+    }
+
+    /// With keys on the boot partition root may log in with one of them; without, nothing listens.
+    fn open_ssh(&self) -> Result<(), String> {
+        let keys = match file::read_bounded(&self.at("boot/authorized_keys"), KEYS_BYTES_MAX) {
+            Ok(keys) if !keys.trim_ascii().is_empty() => keys,
+            Err(error) if error.errno != libc::ENOENT => return Err(words(error)),
+            _ => return Ok(()),
+        };
+        // Of a file that Notepad wrote.
+        let keys: Vec<u8> = keys.into_iter().filter(|byte| *byte != b'\r').collect();
+        let home = self.at("run/root/.ssh");
+        file::make_directory(&self.at("run/root"), 0o700).map_err(words)?;
+        file::make_directory(&home, 0o700).map_err(words)?;
+        file::replace(&home.join("authorized_keys"), &keys).map_err(words)?;
+        let sections = self.at("run/multusd.d");
+        file::make_directory(&sections, 0o755).map_err(words)?;
+        file::replace(&sections.join("ssh.cfg"), SSH.as_bytes()).map_err(words)
+    }
+}

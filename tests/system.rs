@@ -1,0 +1,155 @@
+//! `multusd system`: the machine is set up as the file on the card says, and as it says nothing.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const HASH: &str = "$6$Zk3.lH2a$qJ9xVb0cWm/1";
+
+/// A machine's files in a directory of its own.
+struct Machine(PathBuf);
+
+impl Machine {
+    fn new(test: &str) -> Machine {
+        let dir = std::env::temp_dir().join(format!("multusd-system-{test}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        let machine = Machine(dir);
+        for folder in
+            ["boot/programs", "data/programs", "etc", "run", "usr/share/zoneinfo/Europe", "var/lib/multusd"]
+        {
+            fs::create_dir_all(machine.at(folder)).unwrap();
+        }
+        machine.write("etc/shadow.locked", b"root:!:0:0:99999:7:::\nnobody:!:0:0:99999:7:::\n");
+        machine.write("usr/share/zoneinfo/UTC", b"UTC");
+        machine.write("usr/share/zoneinfo/Europe/Berlin", b"CET");
+        machine
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.0.join(path)
+    }
+
+    fn write(&self, path: &str, bytes: &[u8]) {
+        fs::write(self.at(path), bytes).unwrap();
+    }
+
+    fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.at(path)).unwrap()
+    }
+
+    fn mode(&self, path: &str) -> u32 {
+        fs::metadata(self.at(path)).unwrap().permissions().mode() & 0o7777
+    }
+
+    fn set_up(&self) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_multusd"));
+        command.args(["system", "--root"]).arg(&self.0).output().unwrap()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn words(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_file_from_notepad_sets_time_zone_and_password_and_brings_programs() {
+    let machine = Machine::new("notepad");
+    let text = format!(
+        "\u{feff}[system]\r\ntimezone = Europe/Berlin\r\nroot_password = {HASH}\r\ncopy_programs = yes\r\n\
+         [program:a]\r\ncommand = /data/programs/a\r\n"
+    );
+    machine.write("boot/multusd.cfg", text.as_bytes());
+    machine.write("boot/programs/a", b"#!/bin/sh\nexec sleep 1000\n");
+    machine.write("data/programs/b", b"of the user's own");
+    let output = machine.set_up();
+    assert!(output.status.success() && words(&output).is_empty(), "{}", words(&output));
+    assert_eq!(
+        fs::read_link(machine.at("run/localtime")).unwrap(),
+        Path::new("/usr/share/zoneinfo/Europe/Berlin")
+    );
+    assert_eq!(machine.read("run/shadow"), format!("root:{HASH}:0:0:99999:7:::\nnobody:!:0:0:99999:7:::\n"));
+    assert_eq!(machine.mode("run/shadow"), 0o600);
+    assert_eq!((machine.read("data/programs/a").len(), machine.mode("data/programs/a")), (26, 0o755));
+    assert_eq!(machine.read("data/programs/b"), "of the user's own");
+    // What has not changed is not written again.
+    let before = fs::metadata(machine.at("data/programs/a")).unwrap().modified().unwrap();
+    assert!(machine.set_up().status.success());
+    assert_eq!(fs::metadata(machine.at("data/programs/a")).unwrap().modified().unwrap(), before);
+    machine.write("boot/programs/a", b"#!/bin/sh\nexit\n");
+    assert!(machine.set_up().status.success());
+    assert_eq!(machine.read("data/programs/a"), "#!/bin/sh\nexit\n");
+}
+
+#[test]
+fn where_nothing_is_said_nobody_logs_in_nothing_is_copied_and_nothing_listens() {
+    let machine = Machine::new("silent");
+    machine.write("boot/multusd.cfg", b"[multusd]\nhostname = pump-7\n");
+    machine.write("boot/programs/a", b"x");
+    machine.write("boot/authorized_keys", b" \r\n");
+    assert!(machine.set_up().status.success());
+    assert_eq!(machine.read("run/shadow"), machine.read("etc/shadow.locked"));
+    assert_eq!(fs::read_link(machine.at("run/localtime")).unwrap(), Path::new("/usr/share/zoneinfo/UTC"));
+    assert_eq!(fs::read_dir(machine.at("data/programs")).unwrap().count(), 0);
+    assert!(!machine.at("run/multusd.d").exists() && !machine.at("run/root").exists());
+}
+
+#[test]
+fn ssh_opens_with_a_key_on_the_card_and_for_whoever_has_it() {
+    let machine = Machine::new("ssh");
+    machine.write("boot/multusd.cfg", b"");
+    machine.write("boot/authorized_keys", b"ssh-ed25519 AAAAC3Nz me@laptop\r\n");
+    assert!(machine.set_up().status.success());
+    assert_eq!(machine.read("run/root/.ssh/authorized_keys"), "ssh-ed25519 AAAAC3Nz me@laptop\n");
+    for (path, mode) in
+        [("run/root", 0o700), ("run/root/.ssh", 0o700), ("run/root/.ssh/authorized_keys", 0o600)]
+    {
+        assert_eq!(machine.mode(path), mode, "{path}");
+    }
+    let section = machine.at("run/multusd.d/ssh.cfg");
+    let check = Command::new(env!("CARGO_BIN_EXE_multusd")).arg("--check").arg(&section).output().unwrap();
+    assert!(check.status.success(), "{}", words(&check));
+}
+
+#[test]
+fn with_a_broken_file_the_last_good_one_holds_and_the_error_is_named() {
+    let machine = Machine::new("broken");
+    machine.write("boot/multusd.cfg", b"[system]\ntimezone = Europe/Berlin\nroot_pasword = x\n");
+    let output = machine.set_up();
+    assert!(words(&output).contains("boot/multusd.cfg:3: "), "{}", words(&output));
+    // There is none: nobody gets in by a broken file.
+    assert_eq!(machine.read("run/shadow"), machine.read("etc/shadow.locked"));
+    let good = format!("[system]\ntimezone = Europe/Berlin\nroot_password = {HASH}\n");
+    let kept =
+        format!("; multusd last good configuration {} {:016x}\n{good}", good.len(), digest(good.as_bytes()));
+    machine.write("var/lib/multusd/last-good.cfg", kept.as_bytes());
+    machine.set_up();
+    assert!(machine.read("run/shadow").starts_with(&format!("root:{HASH}:")));
+}
+
+#[test]
+fn a_step_that_fails_is_named_and_the_others_are_done() {
+    let machine = Machine::new("fails");
+    let text = format!("[system]\ntimezone = Mars/Olympus\nroot_password = {HASH}\ncopy_programs = yes\n");
+    machine.write("boot/multusd.cfg", text.as_bytes());
+    machine.write("boot/programs/a", b"x");
+    let output = machine.set_up();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(words(&output), "multusd system: the time zone: there is no Mars/Olympus; it stays UTC\n");
+    assert!(machine.read("run/shadow").contains(HASH));
+    assert_eq!(machine.read("data/programs/a"), "x");
+    assert_eq!(machine.set_up().status.code(), Some(1));
+}
+
+/// As the last good copy is sealed: FNV-1a.
+fn digest(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
