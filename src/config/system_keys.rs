@@ -17,7 +17,7 @@ pub(super) static SYSTEM: &[Key] = &[
         "root_password",
         Other("a hash as `mkpasswd -m sha512` prints it", password),
         "(none)",
-        "$6$Zk3.lH2a$...",
+        "$6$Zk3.lH2a$qJ9xVb0cWm/1",
         "With it root may log in on screen and serial line; without it nobody may. Takes effect at boot, in an image of multusd's."
     ),
     key!(
