@@ -141,7 +141,7 @@ impl Client {
                 kind => format!("heartbeat_kind = {kind}"),
             };
             format!(
-                "[program:{kind}]\ncommand = {}\nenvironment = {}\nready = notify\nheartbeat = 2s\n{keys}\n\
+                "[program:{kind}]\ncommand = {}\nenvironment = {}\nready = notify\nheartbeat = 4s\n{keys}\n\
                  restart_delay = 10ms\nstopwaitsecs = 20s\n",
                 self.command, self.environment
             )
@@ -166,7 +166,7 @@ fn drives_a_supervised_program(test: &str, make: impl Fn(&Path) -> Client) {
     }
     assert_eq!(fs::read_to_string(&lamp).unwrap().trim(), "1");
     // Two heartbeat times.
-    wait(Duration::from_secs(4));
+    wait(Duration::from_secs(8));
     for (kind, pid) in client.kinds.iter().zip(&pids) {
         let program = instance.program(kind);
         assert_eq!((program.pid, program.failures), (Some(*pid), 0), "{program:?}\n{}", instance.log());

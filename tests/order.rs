@@ -28,8 +28,10 @@ fn position(lines: &[String], line: &str) -> usize {
 
 #[test]
 fn a_program_starts_when_what_it_requires_is_ready_however_that_is_told() {
+    // It stays: of a sender that is gone when it is heard only READY=1 is believed.
     let notify = "perl -MSocket -e 'socket(my $s, AF_UNIX, SOCK_DGRAM, 0); \
-                  send($s, qq(STATUS=serving well\\nREADY=1), 0, pack_sockaddr_un($ENV{NOTIFY_SOCKET}))'";
+                  send($s, qq(STATUS=serving well\\nREADY=1), 0, pack_sockaddr_un($ENV{NOTIFY_SOCKET})); \
+                  sleep(1000)' &";
     let scripts = [
         ("by-notify", noting(GATE, notify)),
         ("by-fd", noting(GATE, "echo ready >&4")),
