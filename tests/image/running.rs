@@ -155,7 +155,7 @@ impl Running {
         self.send("root\n");
         self.said(guest_seconds(120), "assword:");
         self.send(&format!("{PASSWORD}\n"));
-        self.said(guest_seconds(120), "# ");
+        self.said(guest_seconds(120), "built-in commands.");
         self.send(AGENT);
         self.await_up();
         println!("{}: logged in after {:.1} s", self.name, self.began.elapsed().as_secs_f64());
