@@ -5,6 +5,7 @@
 #[path = "../qemu/boot.rs"]
 mod boot;
 mod boots;
+mod broken;
 #[path = "../qemu/cache.rs"]
 mod cache;
 mod card;
@@ -20,8 +21,10 @@ mod guest;
 mod harness;
 #[path = "../qemu/machine.rs"]
 mod machine;
+mod pi3;
 #[path = "../qemu/qmp.rs"]
 mod qmp;
+mod resets;
 mod running;
 #[path = "../qemu/wire.rs"]
 mod wire;
