@@ -12,10 +12,12 @@ mod card;
 mod cpio;
 #[path = "../qemu/ending.rs"]
 mod ending;
+mod flashing;
 #[path = "../qemu/guest.rs"]
 mod guest;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod login;
 #[path = "../qemu/machine.rs"]
 mod machine;
 #[path = "../qemu/qmp.rs"]
