@@ -48,11 +48,8 @@ fn on_a_card_as_it_is_made_nobody_logs_in_and_nothing_listens() {
     machine.said(guest_seconds(200), PROMPT);
     machine.send("\n");
     machine.said(guest_seconds(60), "Nobody can log in here");
-    machine.said(guest_seconds(60), "login:");
-    machine.send("root\n");
-    machine.said(guest_seconds(60), "assword:");
-    machine.send("\n");
-    machine.said(guest_seconds(60), "Login incorrect");
+    let said = machine.said(guest_seconds(60), PROMPT);
+    assert!(!said.contains("login:"), "{said}");
     let tried = ssh(&key(&card, "key"), port, "true");
     assert_eq!(tried.status.code(), Some(255), "{}", String::from_utf8_lossy(&tried.stderr));
 }
