@@ -85,6 +85,14 @@ fn a_file_from_notepad_sets_time_zone_and_password_and_brings_programs() {
     machine.write("boot/programs/a", b"#!/bin/sh\nexit\n");
     assert!(machine.set_up().status.success());
     assert_eq!(machine.read("data/programs/a"), "#!/bin/sh\nexit\n");
+    // A script of Notepad's is one for the kernel; what is no script is nobody's to change.
+    machine.write("boot/programs/a", b"\xef\xbb\xbf#!/bin/sh\r\nexec sleep 1\r\n");
+    machine.write("boot/programs/picture", b"\xef\xbb\xbfx\r\n");
+    machine.write("boot/programs/archive", b"#!/bin/sh\nexit\n\r\n");
+    assert!(machine.set_up().status.success());
+    assert_eq!(machine.read("data/programs/archive"), "#!/bin/sh\nexit\n\r\n");
+    assert_eq!(machine.read("data/programs/a"), "#!/bin/sh\nexec sleep 1\n");
+    assert_eq!(machine.read("data/programs/picture"), "\u{feff}x\r\n");
 }
 
 #[test]

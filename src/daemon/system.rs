@@ -56,6 +56,22 @@ pub fn system(arguments: &mut dyn Iterator<Item = OsString>) -> u8 {
     })
 }
 
+fn without_cr(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes.retain(|byte| *byte != b'\r');
+    bytes
+}
+
+/// A script that an editor of another system wrote: the kernel would look for an interpreter named `sh\r`. Anything
+/// else is left as it is, also what a script carries along.
+fn of_notepad(mut bytes: Vec<u8>) -> Vec<u8> {
+    if bytes.starts_with(b"\xef\xbb\xbf#!") {
+        bytes.drain(..3);
+    }
+    let line = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(0);
+    let is_foreign = bytes.starts_with(b"#!") && bytes[..line].ends_with(b"\r") && !bytes.contains(&0);
+    if is_foreign { without_cr(bytes) } else { bytes }
+}
+
 fn words(error: SysError) -> String {
     error.to_string()
 }
@@ -114,6 +130,7 @@ impl Machine {
         let mut failed = Vec::new();
         for name in names.iter().filter(|name| file::is_regular(&from.join(name))) {
             let copied = file::read_bounded(&from.join(name), PROGRAM_BYTES_MAX).and_then(|bytes| {
+                let bytes = of_notepad(bytes);
                 let target = to.join(name);
                 if !file::read_own(&target, PROGRAM_BYTES_MAX).is_ok_and(|before| before == bytes) {
                     file::replace_with(&target, &bytes, 0o755)?;
@@ -135,7 +152,7 @@ impl Machine {
             _ => return Ok(()),
         };
         // Of a file that Notepad wrote.
-        let keys: Vec<u8> = keys.into_iter().filter(|byte| *byte != b'\r').collect();
+        let keys = without_cr(keys);
         let home = self.at("run/root/.ssh");
         file::make_directory(&self.at("run/root"), 0o700).map_err(words)?;
         file::make_directory(&home, 0o700).map_err(words)?;

@@ -8,11 +8,13 @@ mod boots;
 #[path = "../qemu/cache.rs"]
 mod cache;
 mod card;
+mod config_txt;
 #[path = "../qemu/cpio.rs"]
 mod cpio;
 #[path = "../qemu/ending.rs"]
 mod ending;
 mod flashing;
+mod firmware;
 #[path = "../qemu/guest.rs"]
 mod guest;
 #[path = "../harness/mod.rs"]
