@@ -2,13 +2,15 @@
 # is installed and sudo is never called. `.ci/run` is the one that installs.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-qemu test-clients release reproduce bloat cross bench soak lint
+.PHONY: help run run-image image test test-qemu test-image test-clients release reproduce bloat cross bench soak lint
 # A failing step ends a target; two builds in one target directory would only wait for each other.
 .NOTPARALLEL:
 
 RUST := gcc libc6-dev cargo-web rustc-web
 RUST_TEST := $(RUST) g++ g++-arm-linux-gnueabi git systemd python3 e2fsprogs rustfmt-web rust-web-clippy
 QEMU := qemu-system-arm kmod xz-utils debian-archive-keyring gcc-aarch64-linux-gnu
+IMAGE := mtools dosfstools squashfs-tools cpio kmod xz-utils binutils python3 debian-archive-keyring
+TEST_IMAGE := $(IMAGE) e2fsprogs qemu-system-arm openssh-client bmap-tools
 # Asked for when needed: which version of clang goes with the compiler, that one has to say.
 RELEASE = $(shell release/packages)
 TRY_RELEASE := qemu-user-static faketime
@@ -21,14 +23,33 @@ run: ## Build, and watch multusd look after seven programs, most of them bad; Ct
 	@scripts/need run $(RUST)
 	@demo/run
 
-test: ## Every check: lint, tests, what ships, machines in QEMU, simulated time, mutants, fuzzing, the demo.
-	@scripts/need test $(RUST_TEST) $(RELEASE) $(TRY_RELEASE) $(QEMU)
+BOARD ?= rpi3-64
+CONFIG ?= board/multusd.cfg
+
+image: ## An SD-card image: make image BOARD=rpi0|rpi2|rpi3-64|rpi-zero2|rpi4-64|rpi5|qemu-virt|all [CONFIG=my.cfg]
+	@scripts/need image $(RELEASE) $(IMAGE)
+	@release/build $$(board/image --executables $(BOARD))
+	@board/image $(BOARD) --config $(CONFIG)
+
+run-image: ## The image for QEMU, booted on this terminal.
+	@scripts/need run-image $(RELEASE) $(IMAGE) qemu-system-arm
+	@release/build aarch64
+	@board/image qemu-virt
+	@board/run
+
+test: ## Every check: lint, tests, what ships, machines in QEMU, SD-card images, simulated time, mutants, fuzzing, the demo.
+	@scripts/need test $(RUST_TEST) $(RELEASE) $(TRY_RELEASE) $(QEMU) $(TEST_IMAGE)
 	@scripts/test
 
 test-qemu: ## The tests with whole machines in QEMU alone: watchdog, GPIO, a Raspberry Pi; 2 minutes.
 	@scripts/need test-qemu $(RUST) $(RELEASE) $(QEMU)
 	release/build aarch64 armv7 armv6
 	cargo test --test qemu -- --nocapture
+
+test-image: ## The tests that boot SD-card images in QEMU alone: three Raspberry Pis, resets, power cuts.
+	@scripts/need test-image $(RUST) $(RELEASE) $(TEST_IMAGE)
+	release/build aarch64 armv7 armv6
+	cargo test --test image -- --nocapture
 
 # npm's client is compiled against the headers of Node, which a Node that is not Debian's brings along.
 NODE_HEADERS = $(shell test -e "$$(dirname "$$(readlink -f "$$(command -v node)")")/../include/node/node.h" || echo deb:libnode-dev)
@@ -67,7 +88,7 @@ bench: ## multusd beside runit, s6, daemontools and supervisord, and the kernel'
 	@bench/log
 
 soak: ## The checks of `test` with counts for a night.
-	@scripts/need soak $(RUST_TEST) $(RELEASE) $(TRY_RELEASE) $(QEMU)
+	@scripts/need soak $(RUST_TEST) $(RELEASE) $(TRY_RELEASE) $(QEMU) $(TEST_IMAGE)
 	@scripts/test soak
 
 lint: ## Formatting, clippy and shellcheck, with nothing forgiven.

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 /// A machine that an executable is for.
 struct Machine {
@@ -243,6 +244,38 @@ fn the_self_test_passes_on_every_machine() {
             String::from_utf8_lossy(&output.stderr)
         );
     }
+}
+
+#[test]
+fn the_copy_in_memory_that_it_becomes_knows_its_arguments() {
+    let folder = std::env::temp_dir().join(format!("multusd-copy-{}", std::process::id()));
+    let config = folder.join("multusd.cfg");
+    fs::create_dir_all(&folder).unwrap();
+    let [run, state, log] = ["run", "state", "log"].map(|name| folder.join(name).display().to_string());
+    let text = format!(
+        "[multusd]\nstate_dir = {state}\nlog_dir = {log}\n[program:known]\ncommand = sleep 1000\nstdout_logfile = NONE\n"
+    );
+    fs::write(&config, text).unwrap();
+    let machine = MACHINES.iter().find(|machine| machine.name == "x86_64").unwrap();
+    let words = ["--config", config.to_str().unwrap(), "--run-dir", &run];
+    let mut multusd = Command::new(machine.executable()).args(words).spawn().unwrap();
+    let ctl = |order: &[&str]| machine.run(&[&["multusctl", "--run-dir", &run], order].concat());
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let shown = loop {
+        let output = ctl(&["status"]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        if text.contains("running") || Instant::now() > deadline {
+            break text;
+        }
+        std::thread::yield_now();
+    };
+    let cmdline = fs::read(format!("/proc/{}/cmdline", multusd.id())).unwrap();
+    ctl(&["quit"]);
+    assert!(multusd.wait().unwrap().success());
+    fs::remove_dir_all(&folder).unwrap();
+    assert!(shown.contains("known"), "{shown}");
+    let cmdline = String::from_utf8_lossy(&cmdline);
+    assert!(cmdline.split('\0').skip(1).take(4).eq(words), "{cmdline}");
 }
 
 #[test]

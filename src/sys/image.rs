@@ -14,6 +14,9 @@ use super::{SysError, check, file};
 /// What the copy is called: `/proc/PID/exe` leads to `/memfd:multusd (deleted)`.
 const NAME: &CStr = c"multusd";
 
+/// Of our own command line; a longer one is not ours.
+const COMMAND_LINE_BYTES_MAX: usize = 64 * 1024;
+
 /// Copied so much at once.
 const BLOCK_BYTES: usize = 64 * 1024;
 
@@ -35,7 +38,10 @@ pub fn become_copy() -> Result<(), SysError> {
     let strings = |list: &mut dyn Iterator<Item = Vec<u8>>| -> Vec<CString> {
         list.filter_map(|bytes| CString::new(bytes).ok()).collect()
     };
-    let arguments = strings(&mut std::env::args_os().map(OsStringExt::into_vec));
+    // Not `args_os`: with musl only Rust's runtime would have filled it.
+    let words = file::read_bounded(Path::new("/proc/self/cmdline"), COMMAND_LINE_BYTES_MAX)?;
+    let words = words.strip_suffix(b"\0").unwrap_or(&words);
+    let arguments = strings(&mut words.split(|byte| *byte == 0).map(<[u8]>::to_vec));
     let environment = strings(&mut std::env::vars_os().map(|(name, value)| {
         let mut entry = name.into_vec();
         entry.push(b'=');

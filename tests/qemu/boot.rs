@@ -11,6 +11,20 @@ pub enum Board {
     Virt,
     /// A Raspberry Pi 3: its own GPIO registers; a serial console and nothing else to talk through.
     Raspi3b,
+    /// A Raspberry Pi 2, ARMv7. Only booted from a card: tests/image.
+    Raspi2b,
+    /// A Raspberry Pi Zero, ARMv6. Only booted from a card.
+    Raspi0,
+}
+
+impl Board {
+    /// The QEMU that has it.
+    pub fn qemu(self) -> &'static str {
+        match self {
+            Board::Virt | Board::Raspi3b => super::cache::QEMU,
+            Board::Raspi2b | Board::Raspi0 => "qemu-system-arm",
+        }
+    }
 }
 
 /// How a guest is to be started.
@@ -79,6 +93,7 @@ impl Boot {
             Board::Virt => ("virt", "virt", "ttyAMA0", "orders"),
             // The Pi's second port: the first belongs to Bluetooth and has no device file.
             Board::Raspi3b => ("raspi3b", "raspi", "ttyS1", "ttyS1"),
+            Board::Raspi2b | Board::Raspi0 => panic!("only booted from a card"),
         };
         // -nodefaults is what makes `virt` bare; the clock the driver reads is the guest's own time.
         let mut all = words(&format!(
@@ -117,6 +132,7 @@ impl Boot {
                 with("-serial", "null".into());
                 with("-dtb", cache.kernel("bcm2837-rpi-3-b.dtb").display().to_string());
             }
+            Board::Raspi2b | Board::Raspi0 => panic!("only booted from a card"),
         }
         // The Pi's three idle cores would each keep a thread spinning.
         all.extend(words("-serial chardev:console -accel tcg,thread=single"));

@@ -19,6 +19,11 @@ const AGENT: &[u8] = include_bytes!("guest/agent");
 
 pub const QEMU: &str = "qemu-system-aarch64";
 
+/// Where everything is kept between runs.
+pub fn folder() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the build folder").join("qemu")
+}
+
 /// The folder of the QEMU tests, held as long as a guest lives.
 pub struct Cache {
     pub folder: PathBuf,
@@ -28,12 +33,18 @@ pub struct Cache {
 impl Cache {
     /// Waits for its turn, and sees that everything is there.
     pub fn open() -> Cache {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the build folder").join("qemu");
+        let cache = Cache::turn();
+        run("scripts/need", &["test-qemu", "qemu-system-arm", "kmod", "xz-utils", "debian-archive-keyring"]);
+        run("tests/qemu/fetch", &[cache.folder.to_str().expect("a readable path")]);
+        cache
+    }
+
+    /// Waits for its turn; for who brings a kernel of their own.
+    pub fn turn() -> Cache {
+        let folder = folder();
         fs::create_dir_all(&folder).expect("the folder of the QEMU tests");
         let turn = File::create(folder.join("turn")).expect("the lock file");
         let turn = Flock::lock(turn, FlockArg::LockExclusive).map_err(|(_, error)| error).expect("the lock");
-        run("scripts/need", &["test-qemu", "qemu-system-arm", "kmod", "xz-utils", "debian-archive-keyring"]);
-        run("tests/qemu/fetch", &[folder.to_str().expect("a readable path")]);
         Cache { folder, _turn: turn }
     }
 
@@ -50,10 +61,7 @@ impl Cache {
 
     /// A fresh folder for one run of QEMU; it stays for those who look for causes.
     pub fn run_folder(&self, name: &str) -> PathBuf {
-        let folder = self.folder.join("run").join(name);
-        let _ = fs::remove_dir_all(&folder);
-        fs::create_dir_all(&folder).expect("a folder for the run");
-        folder
+        run_folder(name)
     }
 
     /// The initramfs all guests share.
@@ -104,6 +112,14 @@ impl Cache {
     }
 }
 
+/// A fresh folder for one test; it stays for those who look for causes.
+pub fn run_folder(name: &str) -> PathBuf {
+    let folder = folder().join("run").join(name);
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).expect("a folder for the run");
+    folder
+}
+
 /// A file of this machine and its permissions.
 pub fn content_and_mode(path: &Path) -> (Vec<u8>, u32) {
     let mode = fs::metadata(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).permissions();
@@ -115,7 +131,7 @@ fn read(path: &Path) -> Vec<u8> {
 }
 
 /// Runs a script of the project; what it says is the reason of a failure.
-fn run(script: &str, arguments: &[&str]) {
+pub fn run(script: &str, arguments: &[&str]) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let done = Command::new(root.join(script)).args(arguments).output().expect("a shell");
     assert!(done.status.success(), "{script}: {}", String::from_utf8_lossy(&done.stderr));

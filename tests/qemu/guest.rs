@@ -78,7 +78,7 @@ impl Guest {
             File::options().append(true).open(&state).and_then(|file| file.set_modified(SystemTime::now()));
         used.expect("the state's file");
         let machine = Machine::start(cache, name, boot, Some(&shell_quoted(&state)));
-        let mut guest = Guest { machine, orders: 0, unanswered: None };
+        let mut guest = Guest::over(machine);
         guest.ok("true");
         println!("{name}: restored in {:.2} s", began.elapsed().as_secs_f64());
         guest
@@ -94,10 +94,14 @@ impl Guest {
         Guest::booted(name, &Boot::raspi3b())
     }
 
+    /// A machine that is not up yet, and how it comes up is the caller's business.
+    pub fn over(machine: Machine) -> Guest {
+        Guest { machine, orders: 0, unanswered: None }
+    }
+
     fn boot(cache: Cache, name: &str, boot: &Boot) -> Guest {
         let began = Instant::now();
-        let machine = Machine::start(cache, name, boot, None);
-        let mut guest = Guest { machine, orders: 0, unanswered: None };
+        let mut guest = Guest::over(Machine::start(cache, name, boot, None));
         guest.await_up();
         println!("{name}: booted in {:.2} s", began.elapsed().as_secs_f64());
         guest
@@ -147,7 +151,13 @@ impl Guest {
                 let code = String::from_utf8_lossy(&arrived[at + wanted.len()..end]).trim().parse();
                 let late =
                     self.unanswered.and_then(|number| find_mark(&arrived[..at], 0, mark(number).as_bytes()));
-                let bytes = arrived[late.map_or(0, |(_, end)| end + 1)..at].to_vec();
+                let from = late.map_or(0, |(_, end)| end + 1);
+                // On a console others speak too: there the agent says where its answer begins.
+                let opened = opening(wanted);
+                let opened_length = opened.len();
+                let opened =
+                    arrived[from..at].windows(opened.len()).rposition(|window| window == opened.as_bytes());
+                let bytes = arrived[opened.map_or(from, |found| from + found + opened_length)..at].to_vec();
                 arrived.drain(..=end);
                 return Ok(Reply { code: code.unwrap_or(-1), bytes });
             }
@@ -166,6 +176,44 @@ impl Guest {
         if let Err(ending) = self.reply("\u{1e}hello ", BOOT, "the boot") {
             self.fail(ending);
         }
+    }
+
+    /// Types at a console.
+    pub fn send(&mut self, text: &str) {
+        self.machine.agent.send(text.as_bytes());
+    }
+
+    /// Waits until a console without an agent has said this; all it has said until then. What has been waited
+    /// for is not found again.
+    pub fn await_text(&mut self, limit: GuestSeconds, text: &str) -> Result<String, Ending> {
+        let mut patience = Patience::new(limit);
+        let mut searched = 0;
+        loop {
+            let arrived = &mut self.machine.agent.arrived;
+            let found = arrived[searched..].windows(text.len()).position(|window| window == text.as_bytes());
+            if let Some(at) = found {
+                let said: Vec<u8> = arrived.drain(..searched + at + text.len()).collect();
+                return Ok(String::from_utf8_lossy(&said).into_owned());
+            }
+            searched = (arrived.len() + 1).saturating_sub(text.len());
+            if let Some(fate) = &self.machine.fate {
+                return Err(fate.clone());
+            }
+            patience.step(&mut self.machine, text)?;
+        }
+    }
+
+    /// Waits for the reset that was announced or is due. What the console said before it is over.
+    pub fn await_reset(&mut self, limit: GuestSeconds) {
+        self.await_event("RESET", limit);
+        self.machine.forget_fate();
+        self.machine.agent.arrived.clear();
+        self.unanswered = None;
+    }
+
+    /// Everything on the console since it was started or was last up again.
+    pub fn console(&self) -> String {
+        self.machine.console()
     }
 
     /// Waits for the reset that was announced or is due, and until the guest takes orders again.
@@ -307,7 +355,7 @@ impl Guest {
     }
 
     /// Fails the test with the reason and the console.
-    fn fail(&self, why: impl Display) -> ! {
+    pub fn fail(&self, why: impl Display) -> ! {
         self.machine.fail(&why.to_string())
     }
 }
@@ -315,6 +363,11 @@ impl Guest {
 /// What begins the line after an order's output.
 fn mark(number: u32) -> String {
     format!("\u{1e}{number} ")
+}
+
+/// What begins an answer where others speak on the same line.
+fn opening(mark: &str) -> String {
+    mark.replacen('\u{1e}', "\u{1e}[", 1)
 }
 
 /// The mark and the line end behind it.

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,36 @@ impl Drop for Process {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Starts QEMU with our ends of its wires: the agent's, the monitor's and qtest's.
+fn spawn(program: &str, folder: &Path, arguments: impl FnOnce(&Ends) -> Vec<String>) -> (Process, [Wire; 3]) {
+    let ((agent, agent_end), (qmp, qmp_end), (qtest, qtest_end)) = (Wire::pair(), Wire::pair(), Wire::pair());
+    let ends = [agent_end.as_raw_fd(), qmp_end.as_raw_fd(), qtest_end.as_raw_fd()];
+    let said = File::create(folder.join("qemu.log")).expect("QEMU's log");
+    let mut command = Command::new(program);
+    command.args(arguments(&Ends { agent: ends[0], qmp: ends[1], qtest: ends[2], folder }));
+    command.stdin(Stdio::null()).stdout(said.try_clone().expect("QEMU's log")).stderr(said);
+    let us = nix::unistd::getpid();
+    let prepare = move || {
+        set_pdeathsig(Signal::SIGKILL)?;
+        // Whoever died in the meantime sends no signal any more.
+        if nix::unistd::getppid() != us {
+            return Err(nix::errno::Errno::ESRCH.into());
+        }
+        for end in ends {
+            // SAFETY: open in the parent as long as this runs, and so in this copy of it.
+            let end = unsafe { std::os::fd::BorrowedFd::borrow_raw(end) };
+            fcntl(end, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        }
+        Ok(())
+    };
+    // SAFETY: system calls only, no allocation and no lock, between fork and exec.
+    unsafe { command.pre_exec(prepare) };
+    let child = command.spawn().unwrap_or_else(|error| {
+        panic!("{program} does not start: {error} (apt-get install -y qemu-system-arm)")
+    });
+    (Process(child), [agent, qmp, qtest])
 }
 
 /// A running machine. Dies with this value, and with the thread that made it.
@@ -68,41 +98,40 @@ impl Machine {
         fs::write(folder.join("initramfs"), boot.initramfs(&cache)).expect("the initramfs");
         let payload = File::create(folder.join("payload")).expect("the payload disk");
         payload.set_len(PAYLOAD_BYTES).expect("the payload disk");
-        let ((agent, agent_end), (qmp, qmp_end), (qtest, qtest_end)) =
-            (Wire::pair(), Wire::pair(), Wire::pair());
-        let ends = [agent_end.as_raw_fd(), qmp_end.as_raw_fd(), qtest_end.as_raw_fd()];
-        let said = File::create(folder.join("qemu.log")).expect("QEMU's log");
-        let mut command = Command::new(QEMU);
-        command.args(
-            boot.arguments(&cache, &Ends { agent: ends[0], qmp: ends[1], qtest: ends[2], folder: &folder }),
-        );
-        if state.is_some() {
-            command.args(["-incoming", "defer"]);
-        }
-        command.stdin(Stdio::null()).stdout(said.try_clone().expect("QEMU's log")).stderr(said);
-        let us = nix::unistd::getpid();
-        let prepare = move || {
-            set_pdeathsig(Signal::SIGKILL)?;
-            // Whoever died in the meantime sends no signal any more.
-            if nix::unistd::getppid() != us {
-                return Err(nix::errno::Errno::ESRCH.into());
+        let make = |ends: &Ends| {
+            let mut all = boot.arguments(&cache, ends);
+            if state.is_some() {
+                all.extend(["-incoming".into(), "defer".into()]);
             }
-            for end in ends {
-                // SAFETY: open in the parent as long as this runs, and so in this copy of it.
-                let end = unsafe { std::os::fd::BorrowedFd::borrow_raw(end) };
-                fcntl(end, FcntlArg::F_SETFD(FdFlag::empty()))?;
-            }
-            Ok(())
+            all
         };
-        // SAFETY: system calls only, no allocation and no lock, between fork and exec.
-        unsafe { command.pre_exec(prepare) };
-        let child = command.spawn().unwrap_or_else(|error| {
-            panic!("{QEMU} does not start: {error} (apt-get install -y qemu-system-arm)")
-        });
-        drop((agent_end, qmp_end, qtest_end));
+        let (process, wires) = spawn(QEMU, &folder, make);
+        let mut machine = Machine::of(boot.board, cache, folder, process, wires);
+        if let Some(state) = state {
+            machine
+                .qmp("migrate-incoming", &format!(r#"{{"uri":{}}}"#, quoted(&format!("exec:cat {state}"))));
+            machine.await_migration();
+            machine.qmp("cont", "{}");
+        }
+        machine
+    }
+
+    /// Starts a QEMU of these arguments, in a folder where its console is to be the file `console`.
+    pub fn launch(
+        cache: Cache,
+        folder: PathBuf,
+        board: Board,
+        arguments: impl FnOnce(&Ends) -> Vec<String>,
+    ) -> Machine {
+        let (process, wires) = spawn(board.qemu(), &folder, arguments);
+        Machine::of(board, cache, folder, process, wires)
+    }
+
+    fn of(board: Board, cache: Cache, folder: PathBuf, process: Process, wires: [Wire; 3]) -> Machine {
+        let [agent, qmp, qtest] = wires;
         let mut machine = Machine {
-            board: boot.board,
-            process: Process(child),
+            board,
+            process,
             cache,
             folder,
             agent,
@@ -118,12 +147,6 @@ impl Machine {
             stopped: false,
         };
         machine.greet();
-        if let Some(state) = state {
-            machine
-                .qmp("migrate-incoming", &format!(r#"{{"uri":{}}}"#, quoted(&format!("exec:cat {state}"))));
-            machine.await_migration();
-            machine.qmp("cont", "{}");
-        }
         machine
     }
 
@@ -186,7 +209,7 @@ impl Machine {
     }
 
     /// Everything on the guest's console since it was started or was last up again.
-    fn console(&self) -> String {
+    pub fn console(&self) -> String {
         let bytes = fs::read(self.folder.join("console")).unwrap_or_default();
         String::from_utf8_lossy(bytes.get(self.console_from..).unwrap_or_default()).into_owned()
     }
@@ -320,7 +343,8 @@ impl Machine {
             // The PL031, counting seconds; `-rtc clock=vm` makes it the machine's own time.
             Board::Virt => self.read_register(0x0901_0000),
             // The free-running counter, in microseconds: it begins anew after 71 minutes.
-            Board::Raspi3b => self.read_register(0x3f00_3004),
+            Board::Raspi3b | Board::Raspi2b => self.read_register(0x3f00_3004),
+            Board::Raspi0 => self.read_register(0x2000_3004),
         }
     }
 
@@ -339,7 +363,7 @@ impl Machine {
     pub fn ticks_per_second(&self) -> u32 {
         match self.board {
             Board::Virt => 1,
-            Board::Raspi3b => 1_000_000,
+            Board::Raspi3b | Board::Raspi2b | Board::Raspi0 => 1_000_000,
         }
     }
 

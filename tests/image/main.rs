@@ -1,0 +1,29 @@
+//! Tests that boot the image of an SD card, as `board/image` makes it: `cargo test --test image`. The driver is
+//! that of `tests/qemu`; `card.rs` has what a card needs besides.
+#![allow(dead_code, reason = "the driver offers more than today's tests use")]
+
+#[path = "../qemu/boot.rs"]
+mod boot;
+mod boots;
+#[path = "../qemu/cache.rs"]
+mod cache;
+mod card;
+mod config_txt;
+#[path = "../qemu/cpio.rs"]
+mod cpio;
+#[path = "../qemu/ending.rs"]
+mod ending;
+mod firmware;
+#[path = "../qemu/guest.rs"]
+mod guest;
+#[path = "../harness/mod.rs"]
+mod harness;
+#[path = "../qemu/machine.rs"]
+mod machine;
+mod powercut;
+#[path = "../qemu/qmp.rs"]
+mod qmp;
+mod running;
+#[path = "../qemu/wire.rs"]
+mod wire;
+mod writes;

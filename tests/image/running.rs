@@ -1,0 +1,254 @@
+//! A machine that runs from a card: started as the firmware would, spoken to through its serial console, where
+//! it is logged in like anybody.
+
+use std::fs;
+use std::ops::{Deref, DerefMut};
+use std::path::Path;
+use std::time::Instant;
+
+use nanoserde::DeJson;
+
+use super::boot::{Board, Ends};
+use super::cache::Cache;
+use super::card::{Card, PASSWORD};
+use super::guest::{Guest, GuestSeconds, guest_seconds};
+use super::harness::Status;
+use super::machine::Machine;
+
+/// For a boot until somebody may log in. An ARMv7 machine with four processors is the slowest.
+const BOOT: GuestSeconds = guest_seconds(400);
+/// What the console says when Enter is awaited.
+pub const PROMPT: &str = "Enter: log in";
+/// What makes the shell of a login an agent: see tests/qemu/guest/agent. An answer begins with a mark of its own,
+/// and comes in one piece: others write to this console too.
+const AGENT: &str = "stty raw -echo; dmesg -n 1; cd /; printf '\\036hello 0\\n'; \
+    while read -r number order; do (eval \"$(printf %b \"$order\")\") </dev/null >/run/answer 2>&1; code=$?; \
+    printf '\\036[%s ' \"$number\"; cat /run/answer; printf '\\036%s %s\\n' \"$number\" \"$code\"; done\n";
+
+/// What QEMU has for a board.
+struct Target {
+    board: Board,
+    machine: &'static str,
+    /// The device tree the firmware would choose on this model.
+    tree: Option<&'static str>,
+    /// What its kernel needs to be told only because QEMU's hardware is incomplete.
+    words: &'static str,
+    /// More of the machine.
+    more: &'static str,
+}
+
+fn target(board: &str) -> Target {
+    match board {
+        "qemu-virt" => Target {
+            board: Board::Virt,
+            machine: "virt",
+            tree: None,
+            words: "",
+            more: "-cpu cortex-a53 -m 256 -device i6300esb -accel tcg,thread=single",
+        },
+        "rpi3-64" => Target {
+            board: Board::Raspi3b,
+            machine: "raspi3b",
+            tree: Some("bcm2837-rpi-3-b.dtb"),
+            words: "",
+            more: "-accel tcg,thread=single",
+        },
+        // QEMU has no power domains: asking for one never ends.
+        "rpi0" => Target {
+            board: Board::Raspi0,
+            machine: "raspi0",
+            tree: Some("bcm2835-rpi-zero.dtb"),
+            words: "initcall_blacklist=bcm2835_power_driver_init",
+            more: "-accel tcg,thread=single",
+        },
+        // Its four processors wait for each other: in one thread that takes for ever.
+        "rpi2" => Target {
+            board: Board::Raspi2b,
+            machine: "raspi2b",
+            tree: Some("bcm2836-rpi-2-b.dtb"),
+            words: "initcall_blacklist=bcm2835_power_driver_init",
+            more: "-accel tcg,thread=multi",
+        },
+        _ => panic!("QEMU has no {board}"),
+    }
+}
+
+/// How a card is booted otherwise than usual.
+#[derive(Clone, Default)]
+pub struct Options {
+    /// More words for the kernel's command line.
+    pub words: String,
+    /// QEMU's arguments in place of those for the card: a drive called `card` (virt only).
+    pub drive: Option<Vec<String>>,
+    /// More arguments.
+    pub more: Vec<String>,
+    /// The guest's clock counts instructions: see tests/qemu/boot.rs.
+    pub icount: bool,
+}
+
+/// A card in a running machine; spoken to as a `Guest`.
+pub struct Running {
+    guest: Guest,
+    began: Instant,
+    name: String,
+}
+
+impl Deref for Running {
+    type Target = Guest;
+    fn deref(&self) -> &Guest {
+        &self.guest
+    }
+}
+
+impl DerefMut for Running {
+    fn deref_mut(&mut self) -> &mut Guest {
+        &mut self.guest
+    }
+}
+
+impl Card {
+    /// Switches on, and waits for nothing.
+    pub fn power_on(&self) -> Running {
+        self.power_on_with(&Options::default())
+    }
+
+    pub fn power_on_with(&self, options: &Options) -> Running {
+        let cache = Cache::turn();
+        let target = target(&self.board);
+        let number = (1..).find(|n| !self.folder.join(format!("boot-{n}")).exists()).expect("a number");
+        let folder = self.folder.join(format!("boot-{number}"));
+        fs::create_dir(&folder).expect("a folder for the boot");
+        // As the firmware does: everything comes from the card.
+        let boots = |name: &str| self.get(name).unwrap_or_else(|| panic!("no {name} on the card"));
+        fs::write(folder.join("kernel"), boots("/kernel.img")).expect("the kernel");
+        fs::write(folder.join("initramfs"), boots("/initramfs.gz")).expect("the initramfs");
+        if let Some(tree) = target.tree {
+            fs::write(folder.join("tree"), boots(&format!("/{tree}"))).expect("the device tree");
+        }
+        let words = format!("{} {} {}", self.text("/cmdline.txt").trim(), target.words, options.words);
+        let began = Instant::now();
+        let path = self.path();
+        let make = |ends: &Ends| arguments(&target, &path, words.trim(), ends, options);
+        let machine = Machine::launch(cache, folder.clone(), target.board, make);
+        let name = format!("{}/boot-{number}", self.folder.file_name().unwrap_or_default().display());
+        Running { guest: Guest::over(machine), began, name }
+    }
+
+    /// Switches on and waits until it takes orders.
+    pub fn boot(&self) -> Running {
+        self.boot_with(&Options::default())
+    }
+
+    pub fn boot_with(&self, options: &Options) -> Running {
+        let mut running = self.power_on_with(options);
+        running.log_in();
+        running
+    }
+}
+
+impl Running {
+    /// Waits for the console's invitation and logs in. What the console had said until then.
+    pub fn log_in(&mut self) -> String {
+        let mut said = self.said(BOOT, PROMPT);
+        self.send("\n");
+        said += &self.said(guest_seconds(120), "login:");
+        self.send("root\n");
+        self.said(guest_seconds(120), "assword:");
+        self.send(&format!("{PASSWORD}\n"));
+        self.said(guest_seconds(120), "built-in commands.");
+        self.send(AGENT);
+        self.await_up();
+        println!("{}: logged in after {:.1} s", self.name, self.began.elapsed().as_secs_f64());
+        said
+    }
+
+    /// Everything the console says up to this text, which must come.
+    pub fn said(&mut self, limit: GuestSeconds, text: &str) -> String {
+        match self.await_text(limit, text) {
+            Ok(said) => said,
+            Err(ending) => self.fail(format!("{ending}, waiting for \"{text}\"")),
+        }
+    }
+
+    /// Waits for a reset that was announced or is due, and logs in again.
+    pub fn log_in_after_reset(&mut self, limit: GuestSeconds) -> String {
+        self.await_reset(limit);
+        self.began = Instant::now();
+        self.log_in()
+    }
+
+    /// Asks the machine to switch itself off, which leaves everything written; it is given until QEMU has gone.
+    pub fn power_off(mut self) {
+        // The console may end before the order does.
+        let _ = self.order("multusctl poweroff");
+        let name = "SHUTDOWN";
+        self.await_event(name, guest_seconds(60));
+    }
+
+    pub fn status(&mut self) -> Status {
+        Status::deserialize_json(&self.ok("multusctl status --json")).expect("JSON")
+    }
+
+    /// A condition in the guest's shell, looked at until it holds.
+    pub fn until(&mut self, limit: GuestSeconds, condition: &str) {
+        self.ok_within(limit, &format!("until {condition}; do usleep 50000; done"));
+    }
+
+    /// Waits until all programs run, and prints what that took and takes: seconds since the kernel began, memory.
+    pub fn all_up(&mut self) {
+        self.until(guest_seconds(120), "multusctl status >/dev/null");
+        let figures = self.ok(
+            "up=$(cut -d' ' -f1 /proc/uptime)\n\
+             used=$(awk '/^MemTotal/ { t = $2 } /^MemAvailable/ { a = $2 } END { print t - a }' /proc/meminfo)\n\
+             pss=0\n\
+             for p in /proc/[0-9]*; do case $(cat $p/comm 2>/dev/null) in multusd*) \
+             pss=$((pss + $(awk '/^Pss:/ { print $2 }' $p/smaps_rollup))) ;; esac; done\n\
+             echo \"all programs up within $up s of the kernel's time; $used kB of memory used, $pss kB (PSS) by multusd\"",
+        );
+        println!("{}: {figures}", self.name);
+    }
+}
+
+/// A kernel of the card's own, in a form QEMU takes.
+fn arguments(target: &Target, card: &Path, words: &str, ends: &Ends, options: &Options) -> Vec<String> {
+    let folder = ends.folder.display();
+    let split = |line: &str| line.split_whitespace().map(String::from).collect::<Vec<_>>();
+    let mut all = split(&format!(
+        "-M {} -nodefaults -no-user-config -display none -rtc clock=vm -action watchdog=reset \
+         -mon chardev=qmp,mode=control -qtest chardev:qtest -qtest-log /dev/null",
+        target.machine
+    ));
+    let mut with = |option: &str, value: String| all.extend([option.to_string(), value]);
+    with("-kernel", format!("{folder}/kernel"));
+    with("-initrd", format!("{folder}/initramfs"));
+    if target.tree.is_some() {
+        with("-dtb", format!("{folder}/tree"));
+    }
+    with("-append", words.into());
+    with("-chardev", format!("socket,id=qmp,fd={}", ends.qmp));
+    with("-chardev", format!("socket,id=qtest,fd={}", ends.qtest));
+    with("-chardev", format!("socket,id=console,fd={},logfile={folder}/console", ends.agent));
+    // The Pi's second port is its console where the first belongs to Bluetooth.
+    if words.rsplit("console=").next().is_some_and(|last| last.starts_with("ttyS1")) {
+        with("-serial", "null".into());
+    }
+    with("-serial", "chardev:console".into());
+    let card = card.display();
+    match (&options.drive, target.board) {
+        (Some(drive), _) => all.extend(drive.iter().cloned()),
+        // A killed QEMU has written everything: nothing is kept back in it.
+        (None, Board::Virt) => {
+            with("-drive", format!("if=none,id=card,format=raw,cache=unsafe,file={card}"));
+        }
+        (None, _) => with("-drive", format!("if=sd,format=raw,cache=unsafe,file={card}")),
+    }
+    if target.board == Board::Virt {
+        all.extend(split("-device virtio-blk-pci,drive=card"));
+    }
+    all.extend(split(target.more));
+    if options.icount {
+        all.extend(split("-icount shift=2,sleep=off"));
+    }
+    all.extend(options.more.iter().cloned());
+    all
+}
