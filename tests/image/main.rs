@@ -22,8 +22,10 @@ mod harness;
 mod login;
 #[path = "../qemu/machine.rs"]
 mod machine;
+mod powercut;
 #[path = "../qemu/qmp.rs"]
 mod qmp;
 mod running;
 #[path = "../qemu/wire.rs"]
 mod wire;
+mod writes;
