@@ -165,7 +165,7 @@ impl Card {
     }
 
     /// A partition as a file of its own, sparse.
-    fn extracted(&self, partition: Partition, name: &str) -> PathBuf {
+    pub fn extracted(&self, partition: Partition, name: &str) -> PathBuf {
         let path = self.folder.join(name);
         let _ = fs::remove_file(&path);
         let words = [
@@ -258,12 +258,12 @@ pub fn mtool(image: &Path, name: &str, words: &[String], input: Option<&[u8]>) -
     child.wait_with_output().expect("its output")
 }
 
-fn said(output: &Output) -> String {
+pub fn said(output: &Output) -> String {
     String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
 }
 
 /// A tool of the system, also where an ordinary user's PATH lacks it.
-fn tool(name: &str, words: &[String]) -> Output {
+pub fn tool(name: &str, words: &[String]) -> Output {
     let path = std::env::var("PATH").unwrap_or_default();
     let made = Command::new(name).args(words).env("PATH", format!("{path}:/usr/sbin:/sbin")).output();
     made.unwrap_or_else(|error| panic!("{name}: {error} (apt-get install -y dosfstools e2fsprogs)"))

@@ -15,16 +15,20 @@ mod cpio;
 #[path = "../qemu/ending.rs"]
 mod ending;
 mod firmware;
+mod flashing;
 #[path = "../qemu/guest.rs"]
 mod guest;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod login;
 #[path = "../qemu/machine.rs"]
 mod machine;
 mod pi3;
+mod powercut;
 #[path = "../qemu/qmp.rs"]
 mod qmp;
 mod resets;
 mod running;
 #[path = "../qemu/wire.rs"]
 mod wire;
+mod writes;
