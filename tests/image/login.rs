@@ -80,8 +80,9 @@ fn a_key_on_the_card_opens_ssh_for_its_owner_alone_and_ntp_sets_the_clock() {
             let _ = clock.send_to(&answer, from);
         }
     });
-    let sections = "[system]\ntimezone = Europe/Berlin\nntp = 10.0.2.2\n[multusd]\nhostname = pump-7\n";
-    let card = Card::configured("ssh", "qemu-virt", sections);
+    // In [system], which begins with the password.
+    let card = Card::configured("ssh", "qemu-virt", "timezone = Europe/Berlin\nntp = 10.0.2.2\n");
+    card.put("/multusd.cfg", card.text("/multusd.cfg").replace(";hostname = ", "hostname = ").as_bytes());
     let (owner, stranger) = (key(&card, "owner"), key(&card, "stranger"));
     // As Notepad would leave it.
     let keys = fs::read_to_string(owner.with_extension("pub")).unwrap().replace('\n', "\r\n");
