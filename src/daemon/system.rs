@@ -1,5 +1,6 @@
 //! `multusd system`: what an image of multusd's does once at boot, before anything is supervised: who may log in, the time
-//! zone, name and clock, programs from the boot partition. Each step does what it can; what fails is said, and the rest goes on.
+//! zone, name and clock, programs from the boot partition, what the firmware is told of outputs. Each step does what it
+//! can; what fails is said, and the rest goes on.
 //!
 //! The boot partition is whoever's who holds the card: what is taken from it is checked, or is root's to begin with.
 
@@ -7,7 +8,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::config::{self, Config};
-use crate::sys::{SysError, console, file, machine};
+use crate::sys::{SysError, console, file, machine, mount};
 
 use super::files::{RealFiles, absolute};
 use super::last_good;
@@ -26,6 +27,8 @@ const SSH: &str =
 /// The time, by openntpd: set once at its start, then kept.
 const NTP: &str = "[program:ntp]\ncommand = /usr/sbin/ntpd -d -s -f /run/openntpd.conf\nstartsecs = 1\n\
                    restart_delay_max = 5min\n";
+/// What the firmware is told of outputs: some bytes of each.
+const LINES_BYTES_MAX: usize = 1 << 16;
 
 struct Machine {
     root: PathBuf,
@@ -57,6 +60,7 @@ pub fn system(arguments: &mut dyn Iterator<Item = OsString>) -> u8 {
         ("programs of the boot partition", own.copy_programs(&config)),
         ("SSH", own.open_ssh()),
         ("the clock", own.set_clock(&config).map_err(words)),
+        ("outputs in config.txt", found.map_or(Ok(()), |found| own.tell_firmware(&found)).map_err(words)),
     ];
     let failed = steps.into_iter().filter_map(|(what, result)| Some((what, result.err()?)));
     failed.fold(0, |_, (what, error)| {
@@ -168,5 +172,24 @@ impl Machine {
         let lines = config.system.ntp.iter().map(|server| ["servers ", server, "\n"].concat());
         file::replace(&self.at("run/openntpd.conf"), lines.collect::<String>().as_bytes())?;
         self.add_section("ntp.cfg", NTP)
+    }
+
+    /// Levels of outputs before Linux, at the next boot. The boot partition is writable only while that changes.
+    fn tell_firmware(&self, config: &Config) -> Result<(), SysError> {
+        let (boot, path) = (self.at("boot"), self.at("boot/outputs.txt"));
+        let lines = config::firmware_lines(&config.board);
+        let before = file::read_bounded(&path, LINES_BYTES_MAX).unwrap_or_default();
+        if before == lines.as_bytes() {
+            return Ok(());
+        }
+        let was_read_only = mount::is_read_only(&boot)?;
+        if was_read_only {
+            mount::set_read_only(&boot, false)?;
+        }
+        let written = file::replace(&path, lines.as_bytes());
+        if was_read_only {
+            mount::set_read_only(&boot, true)?;
+        }
+        written
     }
 }
