@@ -1,9 +1,14 @@
 //! `multusd system`: the machine is set up as the file on the card says, and as it says nothing.
 
+mod harness;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+
+use harness::mounts::{in_own_mounts, memory_at};
+use harness::real::need_root;
 
 const HASH: &str = "$6$Zk3.lH2a$qJ9xVb0cWm/1";
 
@@ -105,7 +110,101 @@ fn where_nothing_is_said_nobody_logs_in_nothing_is_copied_and_nothing_listens() 
     assert_eq!(machine.read("run/shadow"), machine.read("etc/shadow.locked"));
     assert_eq!(fs::read_link(machine.at("run/localtime")).unwrap(), Path::new("/usr/share/zoneinfo/UTC"));
     assert_eq!(fs::read_dir(machine.at("data/programs")).unwrap().count(), 0);
-    assert!(!machine.at("run/multusd.d").exists() && !machine.at("run/root").exists());
+    for path in ["run/multusd.d", "run/root", "run/openntpd.conf", "boot/outputs.txt"] {
+        assert!(!machine.at(path).exists(), "{path}");
+    }
+}
+
+#[test]
+fn the_machine_has_its_name_before_anything_runs() {
+    need_root();
+    let machine = Machine::new("hostname");
+    machine.write("boot/multusd.cfg", b"[system]\nhostname = pump-7.hall\n");
+    let name = || fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let before = name();
+    let inside = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            // SAFETY: a constant; names from now on are this thread's, and its children's.
+            let result = unsafe { libc::unshare(libc::CLONE_NEWUTS) };
+            assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+            let output = machine.set_up();
+            assert!(output.status.success() && words(&output).is_empty(), "{}", words(&output));
+            name()
+        });
+        thread.join().unwrap()
+    });
+    assert_eq!((inside.as_str(), name()), ("pump-7.hall\n", before));
+}
+
+#[test]
+fn servers_of_the_time_are_asked_by_a_program_that_is_supervised_and_without_them_nobody_is() {
+    let machine = Machine::new("ntp");
+    machine.write("boot/multusd.cfg", b"[system]\nntp = pool.ntp.org, 192.168.1.1 2001:db8::1\n");
+    let output = machine.set_up();
+    assert!(output.status.success() && words(&output).is_empty(), "{}", words(&output));
+    assert_eq!(
+        machine.read("run/openntpd.conf"),
+        "servers pool.ntp.org\nservers 192.168.1.1\nservers 2001:db8::1\n"
+    );
+    let section = machine.at("run/multusd.d/ntp.cfg");
+    assert_eq!(
+        machine.read("run/multusd.d/ntp.cfg"),
+        "[program:ntp]\ncommand = /usr/sbin/ntpd -d -s -f /run/openntpd.conf\nstartsecs = 1\n\
+         restart_delay_max = 5min\n"
+    );
+    let check = Command::new(env!("CARGO_BIN_EXE_multusd")).arg("--check").arg(&section).output().unwrap();
+    assert!(check.status.success(), "{}", words(&check));
+    machine.write("boot/multusd.cfg", b"[system]\ntimezone = UTC\n");
+    assert!(machine.set_up().status.success());
+    assert!(!section.exists());
+}
+
+const OUTPUTS: &[u8] = b"[output:pump]\ngpio = 17\n[output:lamp]\ngpio = 22\nactive = low\nsafe = off\n\
+                         [output:led]\npath = /sys/class/leds/ACT/brightness\n";
+const LINES: &str = "gpio=17=op,dl\ngpio=22=op,dh\n";
+
+#[test]
+fn the_firmware_is_told_the_safe_levels_of_outputs_and_only_what_is_new() {
+    let machine = Machine::new("outputs");
+    machine.write("boot/multusd.cfg", OUTPUTS);
+    let output = machine.set_up();
+    assert!(output.status.success() && words(&output).is_empty(), "{}", words(&output));
+    let told = machine.read("boot/outputs.txt");
+    assert_eq!(told.split_once('\n').unwrap().1, LINES);
+    let written = || fs::metadata(machine.at("boot/outputs.txt")).unwrap().modified().unwrap();
+    let before = written();
+    assert!(machine.set_up().status.success());
+    assert_eq!(written(), before);
+    // A file that nobody understands, and no last good one: what was safe is left as it is.
+    machine.write("boot/multusd.cfg", b"[output:pump]\ngpoi = 17\n");
+    machine.set_up();
+    assert_eq!(machine.read("boot/outputs.txt"), told);
+    machine.write("boot/multusd.cfg", b"[system]\n");
+    assert!(machine.set_up().status.success());
+    assert_eq!(machine.read("boot/outputs.txt"), "");
+}
+
+#[test]
+fn the_boot_partition_is_writable_only_while_the_firmware_is_told_something_new() {
+    in_own_mounts(|| {
+        let machine = Machine::new("outputs-mount");
+        let boot = machine.at("boot");
+        let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+        memory_at(&boot, "size=64k,mode=700", flags);
+        machine.write("boot/multusd.cfg", OUTPUTS);
+        memory_at(&boot, "", flags | libc::MS_REMOUNT | libc::MS_RDONLY);
+        let output = machine.set_up();
+        assert!(output.status.success() && words(&output).is_empty(), "{}", words(&output));
+        assert!(machine.read("boot/outputs.txt").ends_with(LINES));
+        let mounts = fs::read_to_string("/proc/thread-self/mounts").unwrap();
+        let mount = mounts.lines().find(|line| line.contains(boot.to_str().unwrap())).unwrap();
+        let options: Vec<&str> = mount.split(' ').nth(3).unwrap().split(',').collect();
+        for option in ["ro", "nosuid", "nodev", "noexec"] {
+            assert!(options.contains(&option), "{option} is missing: {mount}");
+        }
+        assert!(fs::write(boot.join("x"), "").is_err());
+        harness::mounts::unmount(&boot);
+    });
 }
 
 #[test]
