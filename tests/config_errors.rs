@@ -76,7 +76,7 @@ const CASES: &[(&str, &str, &str)] = &[
     ("a relative state directory", "[multusd]\nstate_dir = state\n", "multusd.cfg:2: state_dir = \"state\" is not an absolute path; write for example /data/multusd"),
     ("a bad cgroup", "[multusd]\ncgroup = on\n", "multusd.cfg:2: cgroup = \"on\" is not auto, off or an absolute path; write for example off or /sys/fs/cgroup/multusd"),
     ("a bad host name", "[multusd]\nhostname = pump 7\n", "multusd.cfg:2: hostname = \"pump 7\" is not a host name; write for example pump-7"),
-    ("a label of a host name that ends", "[system]\nhostname = pump-.hall\n", "multusd.cfg:2: hostname = \"pump-.hall\" is not a host name; write for example pump-7"),
+    ("a label of a host name that ends", "[multusd]\nhostname = pump-.hall\n", "multusd.cfg:2: hostname = \"pump-.hall\" is not a host name; write for example pump-7"),
     ("a server of the time that is none", "[system]\nntp = pool.ntp.org, a;b\n", "multusd.cfg:2: ntp = \"pool.ntp.org, a;b\" is not a list of servers; write for example pool.ntp.org or 192.168.1.1, ntp.example.com"),
     ("a name used twice", "[program:a]\ncommand = /bin/a\n[program:b]\nprocess_name = a\ncommand = /bin/b\n", "multusd.cfg:4: the program name \"a\" is used twice; the first is in line 1"),
     ("a misspelt dependency", "[program:a]\ncommand = /bin/a\nrequires = netwrok\n[program:network]\ncommand = x\n", "multusd.cfg:3: requires: there is no program netwrok; did you mean network?"),

@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use harness::mounts::{in_own_mounts, memory_at};
-use harness::real::need_root;
 
 const HASH: &str = "$6$Zk3.lH2a$qJ9xVb0cWm/1";
+
+/// What the image itself runs.
+const IMAGE: &str = "[program:network]\ncommand = /usr/sbin/board-network\n";
 
 /// A machine's files in a directory of its own.
 struct Machine(PathBuf);
@@ -20,11 +22,17 @@ impl Machine {
         let dir = std::env::temp_dir().join(format!("multusd-system-{test}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
         let machine = Machine(dir);
-        for folder in
-            ["boot/programs", "data/programs", "etc", "run", "usr/share/zoneinfo/Europe", "var/lib/multusd"]
-        {
+        for folder in [
+            "boot/programs",
+            "data/programs",
+            "etc/multusd.d",
+            "run",
+            "usr/share/zoneinfo/Europe",
+            "var/lib/multusd",
+        ] {
             fs::create_dir_all(machine.at(folder)).unwrap();
         }
+        machine.write("etc/multusd.d/image.cfg", IMAGE.as_bytes());
         machine.write("etc/shadow.locked", b"root:!:0:0:99999:7:::\nnobody:!:0:0:99999:7:::\n");
         machine.write("usr/share/zoneinfo/UTC", b"UTC");
         machine.write("usr/share/zoneinfo/Europe/Berlin", b"CET");
@@ -113,27 +121,6 @@ fn where_nothing_is_said_nobody_logs_in_nothing_is_copied_and_nothing_listens() 
     for path in ["run/multusd.d", "run/root", "run/openntpd.conf", "boot/outputs.txt"] {
         assert!(!machine.at(path).exists(), "{path}");
     }
-}
-
-#[test]
-fn the_machine_has_its_name_before_anything_runs() {
-    need_root();
-    let machine = Machine::new("hostname");
-    machine.write("boot/multusd.cfg", b"[system]\nhostname = pump-7.hall\n");
-    let name = || fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
-    let before = name();
-    let inside = std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            // SAFETY: a constant; names from now on are this thread's, and its children's.
-            let result = unsafe { libc::unshare(libc::CLONE_NEWUTS) };
-            assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
-            let output = machine.set_up();
-            assert!(output.status.success() && words(&output).is_empty(), "{}", words(&output));
-            name()
-        });
-        thread.join().unwrap()
-    });
-    assert_eq!((inside.as_str(), name()), ("pump-7.hall\n", before));
 }
 
 #[test]
@@ -232,6 +219,13 @@ fn with_a_broken_file_the_last_good_one_holds_and_the_error_is_named() {
     assert!(words(&output).contains("boot/multusd.cfg:3: "), "{}", words(&output));
     // There is none: nobody gets in by a broken file.
     assert_eq!(machine.read("run/shadow"), machine.read("etc/shadow.locked"));
+    // What the image itself runs is what there is to run, also by multusd itself, and SSH for a key.
+    let last_good = || machine.read("var/lib/multusd/last-good.cfg");
+    assert!(last_good().ends_with(IMAGE), "{}", last_good());
+    fs::remove_file(machine.at("var/lib/multusd/last-good.cfg")).unwrap();
+    machine.write("boot/authorized_keys", b"ssh-ed25519 A a\n");
+    machine.set_up();
+    assert!(last_good().contains(IMAGE) && last_good().contains("[program:ssh]"), "{}", last_good());
     let good = format!("[system]\ntimezone = Europe/Berlin\nroot_password = {HASH}\n");
     let kept =
         format!("; multusd last good configuration {} {:016x}\n{good}", good.len(), digest(good.as_bytes()));

@@ -352,8 +352,6 @@ pub enum LogFile {
 /// `[system]`: the machine itself, where an image of multusd's runs it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SystemConfig {
-    /// `hostname`
-    pub hostname: Option<String>,
     /// `ntp`; none: the clock is left alone.
     pub ntp: Vec<String>,
     /// `timezone`

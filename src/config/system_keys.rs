@@ -8,13 +8,6 @@ use super::words;
 
 pub(super) static SYSTEM: &[Key] = &[
     key!(
-        "hostname",
-        Other("a host name", hostname),
-        "(left alone)",
-        "pump-7",
-        "Name of the machine. Takes effect at boot, in an image of multusd's, before anything is started."
-    ),
-    key!(
         "timezone",
         Other("a time zone such as Europe/Berlin", timezone),
         "UTC",
@@ -43,11 +36,6 @@ pub(super) static SYSTEM: &[Key] = &[
         "At boot the files in programs/ of the boot partition are copied to /data/programs, executable, each whole or not at all. In an image of multusd's."
     ),
 ];
-
-fn hostname(draft: &mut Draft, text: &str) -> Result<(), Wrong> {
-    draft.system.hostname = Some(text.into());
-    if words::is_host_name(text) { Ok(()) } else { Err(Wrong::Kind) }
-}
 
 /// Each becomes a line of another program's configuration.
 fn ntp(draft: &mut Draft, text: &str) -> Result<(), Wrong> {
@@ -87,19 +75,6 @@ mod tests {
         for bad in ["", "/etc/passwd", "../shadow", "Europe/../x", "a b", "Europe/"] {
             assert!(!read(bad), "{bad}");
         }
-    }
-
-    #[test]
-    fn a_host_is_called_as_rfc_1123_allows() {
-        let read = |text: &str| hostname(&mut Draft::default(), text).is_ok();
-        let (label, whole) = ("a".repeat(63), ["a".repeat(31), "b".repeat(32)].join("."));
-        for good in ["pump-7", "7", "pump-7.hall.example", &label, &whole] {
-            assert!(read(good), "{good}");
-        }
-        for bad in ["", ".", "-a", "a-", "a..b", "a.-b", "a-.b", "a.", "a_b", "pump 7", "pümp"] {
-            assert!(!read(bad), "{bad}");
-        }
-        assert!(!read(&"a".repeat(64)) && !read(&[&*label, "b"].join(".")));
     }
 
     #[test]

@@ -241,6 +241,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_host_is_called_as_rfc_1123_allows() {
+        let read = is_host_name;
+        let (label, whole) = ("a".repeat(63), ["a".repeat(31), "b".repeat(32)].join("."));
+        for good in ["pump-7", "7", "pump-7.hall.example", &label, &whole] {
+            assert!(read(good), "{good}");
+        }
+        for bad in ["", ".", "-a", "a-", "a..b", "a.-b", "a-.b", "a.", "a_b", "pump 7", "pümp"] {
+            assert!(!read(bad), "{bad}");
+        }
+        assert!(!read(&"a".repeat(64)) && !read(&[&*label, "b"].join(".")));
+    }
+
+    #[test]
     fn commands_are_split_as_a_shell_splits() {
         for (text, words) in [
             ("a", &["a"][..]),

@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::config::{self, Config};
-use crate::sys::{SysError, console, file, machine, mount};
+use crate::sys::{SysError, console, file, mount};
 
 use super::files::{RealFiles, absolute};
 use super::last_good;
@@ -52,14 +52,14 @@ pub fn system(arguments: &mut dyn Iterator<Item = OsString>) -> u8 {
     let found = own.configuration(&path.to_string_lossy());
     // Of neither: what holds where nothing is said.
     let config = found.clone().unwrap_or_default();
-    let name = config.system.hostname.as_deref();
+    let is_nowhere = found.is_none();
     let steps = [
-        ("the host name", name.map_or(Ok(()), machine::set_host_name).map_err(words)),
         ("who may log in", own.let_in(&config)),
         ("the time zone", own.set_time_zone(&config)),
         ("programs of the boot partition", own.copy_programs(&config)),
         ("SSH", own.open_ssh()),
         ("the clock", own.set_clock(&config).map_err(words)),
+        ("what runs where no file is good", if is_nowhere { own.fall_back() } else { Ok(()) }),
         ("outputs in config.txt", found.map_or(Ok(()), |found| own.tell_firmware(&found)).map_err(words)),
     ];
     let failed = steps.into_iter().filter_map(|(what, result)| Some((what, result.err()?)));
@@ -104,6 +104,14 @@ impl Machine {
         let last_good = last_good::recall(&self.at("var/lib/multusd"));
         let last_good = last_good.and_then(|text| config::load_text(&text).ok());
         last_good.map(|loaded| loaded.config)
+    }
+
+    /// On a machine that never had a good file, what the image itself runs is the last good configuration: its network,
+    /// and SSH for those whose keys are on the card, so that it can be reached and helped.
+    fn fall_back(&self) -> Result<(), String> {
+        let mut text = file::read(&self.at("etc/multusd.d/image.cfg")).map_err(words)?;
+        text.extend(file::read(&self.at("run/multusd.d/ssh.cfg")).unwrap_or_default());
+        last_good::keep(&self.at("var/lib/multusd"), &String::from_utf8_lossy(&text)).map_err(words)
     }
 
     /// /etc/shadow leads to a file in memory: without a password in the configuration nobody logs in.
