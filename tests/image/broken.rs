@@ -67,7 +67,8 @@ fn a_very_first_boot_with_a_broken_file_drives_nothing_lets_nobody_in_and_says_w
     assert!(!machine.line(RELAY));
     machine.send("\n");
     machine.said(guest_seconds(60), "Nobody can log in here");
-    machine.said(guest_seconds(60), "login:");
+    let said = machine.said(guest_seconds(60), PROMPT);
+    assert!(!said.contains("login:"), "{said}");
     assert!(!machine.line(RELAY));
     machine.cut_power();
 
