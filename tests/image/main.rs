@@ -13,6 +13,7 @@ mod config_txt;
 mod cpio;
 #[path = "../qemu/ending.rs"]
 mod ending;
+mod eio;
 mod firmware;
 #[path = "../qemu/guest.rs"]
 mod guest;
