@@ -27,7 +27,7 @@ _multusctl() {
         esac
     done
     case $command in
-        '') words='status start stop restart once pause cont signal reload log events inputs outputs beat watchdog reboot poweroff quit check help version completion' ;;
+        '') words='status start stop restart once pause cont signal reload log events inputs outputs beat watchdog reasons reboot poweroff quit check help version completion' ;;
         status) options=' --json --watch'; words="all $(_multusctl_names)" ;;
         start) options=' --wait'; words="all $(_multusctl_names)" ;;
         stop) options=' --wait'; words="all $(_multusctl_names)" ;;
@@ -43,11 +43,12 @@ _multusctl() {
         outputs) options=' --json --force'; words="set high low on off" ;;
         beat) options=' --ready --status --stopping' ;;
         watchdog) options=' --json' ;;
+        reasons) options=' --json' ;;
         reboot) options=' --in --cancel' ;;
         poweroff) options=' --in --cancel' ;;
         quit) options=' --wait' ;;
         check) files=1 ;;
-        help) words="status start stop restart once pause cont signal reload log events inputs outputs beat watchdog reboot poweroff quit check help version completion keys" ;;
+        help) words="status start stop restart once pause cont signal reload log events inputs outputs beat watchdog reasons reboot poweroff quit check help version completion keys" ;;
         completion) words="bash zsh fish" ;;
     esac
     if [[ $word == -* ]]; then

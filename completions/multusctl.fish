@@ -89,6 +89,8 @@ complete -c multusctl -n '__multusctl_command beat' -l status -x -d 'say TEXT of
 complete -c multusctl -n '__multusctl_command beat' -l stopping -d 'say that the program is about to end'
 complete -c multusctl -n 'not __multusctl_command' -a watchdog -d 'Shows the watchdogs, whether they are fed, and the temperature'
 complete -c multusctl -n '__multusctl_command watchdog' -l json -d 'write JSON for programs'
+complete -c multusctl -n 'not __multusctl_command' -a reasons -d 'Shows the last 16 boots of the machine, how each ended and why, the newest first'
+complete -c multusctl -n '__multusctl_command reasons' -l json -d 'write JSON for programs'
 complete -c multusctl -n 'not __multusctl_command' -a reboot -d 'Stops everything in order and reboots the machine'
 complete -c multusctl -n '__multusctl_command reboot' -l in -x -d 'do it after TIME, such as 5min'
 complete -c multusctl -n '__multusctl_command reboot' -l cancel -d 'take a pending reboot or poweroff back'
@@ -100,7 +102,7 @@ complete -c multusctl -n '__multusctl_command quit' -l wait -d 'return when it h
 complete -c multusctl -n 'not __multusctl_command' -a check -d 'Reads a configuration file and reports all its errors; needs no daemon'
 complete -c multusctl -n '__multusctl_command check' -F
 complete -c multusctl -n 'not __multusctl_command' -a help -d 'Explains a command or a configuration key; needs no daemon'
-complete -c multusctl -n '__multusctl_command help' -a 'status start stop restart once pause cont signal reload log events inputs outputs beat watchdog reboot poweroff quit check help version completion keys'
+complete -c multusctl -n '__multusctl_command help' -a 'status start stop restart once pause cont signal reload log events inputs outputs beat watchdog reasons reboot poweroff quit check help version completion keys'
 complete -c multusctl -n 'not __multusctl_command' -a version -d 'Shows the version; needs no daemon'
 complete -c multusctl -n 'not __multusctl_command' -a completion -d 'Writes the completion script for a shell; needs no daemon'
 complete -c multusctl -n '__multusctl_command completion' -a 'bash zsh fish'

@@ -34,6 +34,12 @@ pub type Name = heapless::String<NAME_BYTES_MAX>;
 /// A sentence for a person.
 pub type Text = heapless::String<200>;
 
+/// Boots that are remembered; all of them fit a packet (tested).
+pub const BOOT_COUNT_MAX: usize = 16;
+
+/// Why something is so, in words.
+pub type Reason = heapless::String<120>;
+
 /// What a client asks.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
@@ -81,6 +87,8 @@ pub enum Request {
     SyncLog,
     /// Events from this number on (or the oldest there is), at most a page: `Reply::Events`, empty: those were all.
     History { from: u64 },
+    /// Why the machine booted: `Reply::Reasons`.
+    Reasons,
 }
 packed!(enum Request {
     0 Daemon,
@@ -102,6 +110,7 @@ packed!(enum Request {
     16 Log { follow },
     17 SyncLog,
     18 History { from },
+    19 Reasons,
 });
 
 /// A level by any of its names.
@@ -184,6 +193,8 @@ pub enum Reply {
     /// Two descriptors come along (SCM_RIGHTS), open for reading only: the log ring (`sys/log_ring.rs`) and what `log`
     /// was told (`config::LogSettings`). Of `SyncLog`: it is done when the ring's `sync_done` is this.
     Log { sync: u32 },
+    /// The last boots, the newest (which runs) first; none: nothing is known of them.
+    Reasons { boots: heapless::Vec<Boot, BOOT_COUNT_MAX> },
 }
 packed!(enum Reply {
     0 Done { text },
@@ -197,6 +208,7 @@ packed!(enum Reply {
     8 Watchdogs { watchdogs, withheld, temperature },
     9 Live(times),
     10 Log { sync },
+    11 Reasons { boots },
 });
 
 /// Why not.
@@ -550,5 +562,8 @@ pub fn decode<T: Packed + Default>(packet: &[u8]) -> Option<T> {
     }
 }
 
+mod boots;
 #[cfg(test)]
 mod tests;
+
+pub use boots::{Boot, BootEnd};

@@ -225,6 +225,39 @@ fn watchdogs_for_people_and_for_programs() {
 }
 
 #[test]
+fn reasons_for_people_and_for_programs() {
+    let boot = |number, end, why: &str| Boot { number, end, why: why.try_into().unwrap() };
+    let mut world = World::new(two());
+    world.boots = vec![
+        boot(19, BootEnd::Running, ""),
+        boot(18, BootEnd::Watchdog, "outputs of pump are not confirmed safe"),
+        boot(17, BootEnd::Unfed, "the guard\u{1b}[31m does not answer"),
+        boot(16, BootEnd::Unordered, "power lost, reset or kernel failure"),
+        boot(15, BootEnd::Reboot, ""),
+        boot(14, BootEnd::PowerOff, ""),
+        boot(13, BootEnd::Quit, "what came then is not known"),
+        boot(12, BootEnd::Heat, ""),
+        boot(11, BootEnd::Voltage, ""),
+    ];
+    let mut text = run(World::new(two()), "reasons");
+    for line in ["reasons", "reasons --json", "status", "status --json"] {
+        let mut same = World::new(two());
+        same.boots = world.boots.clone();
+        text += &run(same, line);
+    }
+    // A first boot has none before it; a daemon of before this question has no answer.
+    world.boots.truncate(1);
+    text += &run(world, "status");
+    text += &run_in(World::new(two()), "status", |request, _| match request {
+        Request::Reasons => {
+            Answer::Reply(Reply::Refused { why: Refusal::BadRequest, text: heapless::String::new() })
+        }
+        _ => Answer::Usual,
+    });
+    golden("reasons.txt", &text);
+}
+
+#[test]
 fn events_for_people_and_for_programs() {
     let all = [
         State::Stopped,

@@ -53,6 +53,7 @@ fn requests() -> Vec<(&'static str, Request)> {
         ("Log-follow", Request::Log { follow: true }),
         ("SyncLog", Request::SyncLog),
         ("History", Request::History { from: 300 }),
+        ("Reasons", Request::Reasons),
     ]
 }
 
@@ -79,9 +80,10 @@ fn request_kind(request: &Request) -> usize {
         Request::Log { .. } => 16,
         Request::SyncLog => 17,
         Request::History { .. } => 18,
+        Request::Reasons => 19,
     }
 }
-const REQUEST_KINDS: usize = 19;
+const REQUEST_KINDS: usize = 20;
 
 fn reply_kind(reply: &Reply) -> usize {
     match reply {
@@ -96,9 +98,10 @@ fn reply_kind(reply: &Reply) -> usize {
         Reply::Watchdogs { .. } => 8,
         Reply::Live(_) => 9,
         Reply::Log { .. } => 10,
+        Reply::Reasons { .. } => 11,
     }
 }
-const REPLY_KINDS: usize = 11;
+const REPLY_KINDS: usize = 12;
 
 const STATES: [State; 9] = [
     State::Stopped,
@@ -257,6 +260,22 @@ fn watchdogs() -> Reply {
     Reply::Watchdogs { watchdogs: list(&[chip, external]), withheld, temperature: Some(temperature) }
 }
 
+const BOOT_ENDS: [BootEnd; 9] = [
+    BootEnd::Running,
+    BootEnd::Unordered,
+    BootEnd::Unfed,
+    BootEnd::Reboot,
+    BootEnd::PowerOff,
+    BootEnd::Quit,
+    BootEnd::Watchdog,
+    BootEnd::Heat,
+    BootEnd::Voltage,
+];
+
+fn boot(end: BootEnd) -> Boot {
+    Boot { number: 300 - end as u32, end, why: text(if end == BootEnd::Running { "" } else { "power lost" }) }
+}
+
 fn replies() -> Vec<(&'static str, Reply)> {
     let around = |first: usize| {
         let pair = |index: usize| event(index as u64 + 7, STATES[index % 9], STATES[(index + 1) % 9]);
@@ -278,6 +297,8 @@ fn replies() -> Vec<(&'static str, Reply)> {
         ("Live", live(2, Some(3510))),
         ("Live-for-ever", live(1, None)),
         ("Log", Reply::Log { sync: 300 }),
+        ("Reasons", Reply::Reasons { boots: BOOT_ENDS.into_iter().map(boot).collect() }),
+        ("Reasons-none", Reply::Reasons { boots: list(&[]) }),
         ("Watchdogs-none", Reply::Watchdogs { watchdogs: list(&[]), withheld: text(""), temperature: None }),
     ];
     for (label, why) in REFUSALS {
@@ -434,6 +455,7 @@ fn the_largest_messages_fit_a_packet() {
         owner: full(),
         reason: full(),
     };
+    let boot = Boot { number: u32::MAX, end: BootEnd::Voltage, why: full() };
     let (inputs, outputs) = (list(&vec![input; LINE_PAGE_COUNT]), list(&vec![output; LINE_PAGE_COUNT]));
     let largest = [
         Reply::Inputs { inputs, next: Some(u16::MAX) },
@@ -442,6 +464,7 @@ fn the_largest_messages_fit_a_packet() {
         Reply::Events { events: std::iter::repeat_n(event, EVENT_PAGE_COUNT).collect() },
         Reply::Daemon(daemon),
         Reply::Page { text: full(), next: Some(u32::MAX) },
+        Reply::Reasons { boots: std::iter::repeat_n(boot, BOOT_COUNT_MAX).collect() },
         Reply::Refused { why: Refusal::BadConfig, text: full() },
         Reply::Watchdogs {
             watchdogs: std::iter::repeat_n(watchdog, 4).collect(),

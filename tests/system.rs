@@ -1,11 +1,18 @@
 //! `multusd system`: the machine is set up as the file on the card says, and as it says nothing.
 
+mod harness;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use harness::mounts::{in_own_mounts, memory_at};
+
 const HASH: &str = "$6$Zk3.lH2a$qJ9xVb0cWm/1";
+
+/// What the image itself runs.
+const IMAGE: &str = "[program:network]\ncommand = /usr/sbin/board-network\n";
 
 /// A machine's files in a directory of its own.
 struct Machine(PathBuf);
@@ -15,11 +22,17 @@ impl Machine {
         let dir = std::env::temp_dir().join(format!("multusd-system-{test}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
         let machine = Machine(dir);
-        for folder in
-            ["boot/programs", "data/programs", "etc", "run", "usr/share/zoneinfo/Europe", "var/lib/multusd"]
-        {
+        for folder in [
+            "boot/programs",
+            "data/programs",
+            "etc/multusd.d",
+            "run",
+            "usr/share/zoneinfo/Europe",
+            "var/lib/multusd",
+        ] {
             fs::create_dir_all(machine.at(folder)).unwrap();
         }
+        machine.write("etc/multusd.d/image.cfg", IMAGE.as_bytes());
         machine.write("etc/shadow.locked", b"root:!:0:0:99999:7:::\nnobody:!:0:0:99999:7:::\n");
         machine.write("usr/share/zoneinfo/UTC", b"UTC");
         machine.write("usr/share/zoneinfo/Europe/Berlin", b"CET");
@@ -85,6 +98,14 @@ fn a_file_from_notepad_sets_time_zone_and_password_and_brings_programs() {
     machine.write("boot/programs/a", b"#!/bin/sh\nexit\n");
     assert!(machine.set_up().status.success());
     assert_eq!(machine.read("data/programs/a"), "#!/bin/sh\nexit\n");
+    // A script of Notepad's is one for the kernel; what is no script is nobody's to change.
+    machine.write("boot/programs/a", b"\xef\xbb\xbf#!/bin/sh\r\nexec sleep 1\r\n");
+    machine.write("boot/programs/picture", b"\xef\xbb\xbfx\r\n");
+    machine.write("boot/programs/archive", b"#!/bin/sh\nexit\n\r\n");
+    assert!(machine.set_up().status.success());
+    assert_eq!(machine.read("data/programs/archive"), "#!/bin/sh\nexit\n\r\n");
+    assert_eq!(machine.read("data/programs/a"), "#!/bin/sh\nexec sleep 1\n");
+    assert_eq!(machine.read("data/programs/picture"), "\u{feff}x\r\n");
 }
 
 #[test]
@@ -97,7 +118,80 @@ fn where_nothing_is_said_nobody_logs_in_nothing_is_copied_and_nothing_listens() 
     assert_eq!(machine.read("run/shadow"), machine.read("etc/shadow.locked"));
     assert_eq!(fs::read_link(machine.at("run/localtime")).unwrap(), Path::new("/usr/share/zoneinfo/UTC"));
     assert_eq!(fs::read_dir(machine.at("data/programs")).unwrap().count(), 0);
-    assert!(!machine.at("run/multusd.d").exists() && !machine.at("run/root").exists());
+    for path in ["run/multusd.d", "run/root", "run/openntpd.conf", "boot/outputs.txt"] {
+        assert!(!machine.at(path).exists(), "{path}");
+    }
+}
+
+#[test]
+fn servers_of_the_time_are_asked_by_a_program_that_is_supervised_and_without_them_nobody_is() {
+    let machine = Machine::new("ntp");
+    machine.write("boot/multusd.cfg", b"[system]\nntp = pool.ntp.org, 192.168.1.1 2001:db8::1\n");
+    let output = machine.set_up();
+    assert!(output.status.success() && words(&output).is_empty(), "{}", words(&output));
+    assert_eq!(
+        machine.read("run/openntpd.conf"),
+        "servers pool.ntp.org\nservers 192.168.1.1\nservers 2001:db8::1\n"
+    );
+    let section = machine.at("run/multusd.d/ntp.cfg");
+    assert_eq!(
+        machine.read("run/multusd.d/ntp.cfg"),
+        "[program:ntp]\ncommand = /usr/sbin/ntpd -d -s -f /run/openntpd.conf\nstartsecs = 1\n\
+         restart_delay_max = 5min\n"
+    );
+    let check = Command::new(env!("CARGO_BIN_EXE_multusd")).arg("--check").arg(&section).output().unwrap();
+    assert!(check.status.success(), "{}", words(&check));
+    machine.write("boot/multusd.cfg", b"[system]\ntimezone = UTC\n");
+    assert!(machine.set_up().status.success());
+    assert!(!section.exists());
+}
+
+const OUTPUTS: &[u8] = b"[output:pump]\ngpio = 17\n[output:lamp]\ngpio = 22\nactive = low\nsafe = off\n\
+                         [output:led]\npath = /sys/class/leds/ACT/brightness\n";
+const LINES: &str = "gpio=17=op,dl\ngpio=22=op,dh\n";
+
+#[test]
+fn the_firmware_is_told_the_safe_levels_of_outputs_and_only_what_is_new() {
+    let machine = Machine::new("outputs");
+    machine.write("boot/multusd.cfg", OUTPUTS);
+    let output = machine.set_up();
+    assert!(output.status.success() && words(&output).is_empty(), "{}", words(&output));
+    let told = machine.read("boot/outputs.txt");
+    assert_eq!(told.split_once('\n').unwrap().1, LINES);
+    let written = || fs::metadata(machine.at("boot/outputs.txt")).unwrap().modified().unwrap();
+    let before = written();
+    assert!(machine.set_up().status.success());
+    assert_eq!(written(), before);
+    // A file that nobody understands, and no last good one: what was safe is left as it is.
+    machine.write("boot/multusd.cfg", b"[output:pump]\ngpoi = 17\n");
+    machine.set_up();
+    assert_eq!(machine.read("boot/outputs.txt"), told);
+    machine.write("boot/multusd.cfg", b"[system]\n");
+    assert!(machine.set_up().status.success());
+    assert_eq!(machine.read("boot/outputs.txt"), "");
+}
+
+#[test]
+fn the_boot_partition_is_writable_only_while_the_firmware_is_told_something_new() {
+    in_own_mounts(|| {
+        let machine = Machine::new("outputs-mount");
+        let boot = machine.at("boot");
+        let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+        memory_at(&boot, "size=64k,mode=700", flags);
+        machine.write("boot/multusd.cfg", OUTPUTS);
+        memory_at(&boot, "", flags | libc::MS_REMOUNT | libc::MS_RDONLY);
+        let output = machine.set_up();
+        assert!(output.status.success() && words(&output).is_empty(), "{}", words(&output));
+        assert!(machine.read("boot/outputs.txt").ends_with(LINES));
+        let mounts = fs::read_to_string("/proc/thread-self/mounts").unwrap();
+        let mount = mounts.lines().find(|line| line.contains(boot.to_str().unwrap())).unwrap();
+        let options: Vec<&str> = mount.split(' ').nth(3).unwrap().split(',').collect();
+        for option in ["ro", "nosuid", "nodev", "noexec"] {
+            assert!(options.contains(&option), "{option} is missing: {mount}");
+        }
+        assert!(fs::write(boot.join("x"), "").is_err());
+        harness::mounts::unmount(&boot);
+    });
 }
 
 #[test]
@@ -125,6 +219,13 @@ fn with_a_broken_file_the_last_good_one_holds_and_the_error_is_named() {
     assert!(words(&output).contains("boot/multusd.cfg:3: "), "{}", words(&output));
     // There is none: nobody gets in by a broken file.
     assert_eq!(machine.read("run/shadow"), machine.read("etc/shadow.locked"));
+    // What the image itself runs is what there is to run, also by multusd itself, and SSH for a key.
+    let last_good = || machine.read("var/lib/multusd/last-good.cfg");
+    assert!(last_good().ends_with(IMAGE), "{}", last_good());
+    fs::remove_file(machine.at("var/lib/multusd/last-good.cfg")).unwrap();
+    machine.write("boot/authorized_keys", b"ssh-ed25519 A a\n");
+    machine.set_up();
+    assert!(last_good().contains(IMAGE) && last_good().contains("[program:ssh]"), "{}", last_good());
     let good = format!("[system]\ntimezone = Europe/Berlin\nroot_password = {HASH}\n");
     let kept =
         format!("; multusd last good configuration {} {:016x}\n{good}", good.len(), digest(good.as_bytes()));

@@ -32,7 +32,8 @@ fn is_for_everybody(request: &Request) -> bool {
         | Request::Outputs { .. }
         | Request::Watchdogs
         | Request::Live
-        | Request::History { .. } => true,
+        | Request::History { .. }
+        | Request::Reasons => true,
         Request::Order { .. }
         | Request::Signal { .. }
         | Request::ReloadProgram { .. }

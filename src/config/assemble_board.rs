@@ -7,6 +7,7 @@ use super::assemble::Draft;
 use super::board::{
     Board, Check, Heartbeat, HeartbeatKind, Input, Level, Line, Output, Target, Watchdog, WatchdogTarget,
 };
+use super::firmware::contradiction;
 use super::keys::Section;
 use super::links::Linked;
 use super::nearest::nearest;
@@ -112,7 +113,7 @@ fn output(draft: Draft, block: &Block, report: &mut Report) -> Option<Output> {
             "timeout is longer than limit: one slow attempt and no watchdog is fed".into(),
         );
     }
-    Some(Output {
+    let output = Output {
         name: block.name.clone(),
         target,
         active_low,
@@ -122,7 +123,11 @@ fn output(draft: Draft, block: &Block, report: &mut Report) -> Option<Output> {
         safe,
         limit: draft.limit,
         timeout: draft.output_timeout,
-    })
+    };
+    if let Some(warning) = contradiction(&output) {
+        report.warning(block.place_of("gpio"), warning);
+    }
+    Some(output)
 }
 
 fn watchdog(draft: Draft, block: &Block, report: &mut Report) -> Option<Watchdog> {

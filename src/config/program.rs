@@ -352,6 +352,8 @@ pub enum LogFile {
 /// `[system]`: the machine itself, where an image of multusd's runs it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SystemConfig {
+    /// `ntp`; none: the clock is left alone.
+    pub ntp: Vec<String>,
     /// `timezone`
     pub timezone: Option<String>,
     /// `root_password`

@@ -134,11 +134,22 @@ pub(super) fn name_fault(name: &str) -> Option<String> {
 
 /// A host name: what `sethostname` and a name server both take.
 pub(super) fn is_host_name(name: &str) -> bool {
-    let word = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
-    (1..=64).contains(&name.len())
-        && name.chars().all(word)
-        && !name.starts_with(['-', '.'])
-        && !name.ends_with(['-', '.'])
+    name.len() <= 64 && are_labels(name)
+}
+
+/// The name of another machine, or its address.
+pub(super) fn is_server(name: &str) -> bool {
+    let is_v6 = |byte: u8| byte.is_ascii_hexdigit() || b":.".contains(&byte);
+    name.len() <= 253 && (are_labels(name) || name.contains(':') && name.bytes().all(is_v6))
+}
+
+/// Labels of RFC 1123 with dots between them.
+fn are_labels(name: &str) -> bool {
+    name.split('.').all(|label| {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        let has_hyphen = label.starts_with('-') || label.ends_with('-');
+        (1..=63).contains(&label.len()) && !has_hyphen && label.bytes().all(is_plain)
+    })
 }
 
 /// Capabilities by number.
@@ -228,6 +239,19 @@ pub fn replaced(mut text: &str, part: &str, by: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_is_called_as_rfc_1123_allows() {
+        let read = is_host_name;
+        let (label, whole) = ("a".repeat(63), ["a".repeat(31), "b".repeat(32)].join("."));
+        for good in ["pump-7", "7", "pump-7.hall.example", &label, &whole] {
+            assert!(read(good), "{good}");
+        }
+        for bad in ["", ".", "-a", "a-", "a..b", "a.-b", "a-.b", "a.", "a_b", "pump 7", "pümp"] {
+            assert!(!read(bad), "{bad}");
+        }
+        assert!(!read(&"a".repeat(64)) && !read(&[&*label, "b"].join(".")));
+    }
 
     #[test]
     fn commands_are_split_as_a_shell_splits() {

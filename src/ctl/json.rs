@@ -5,7 +5,8 @@
 use super::lines::{state, voltage};
 use super::log::{LogUse, RingUse};
 use crate::protocol::{
-    DaemonStatus, Event, InputStatus, LiveTimes, OutputStatus, ProgramStatus, State, Temperature, Watchdog,
+    Boot, DaemonStatus, Event, InputStatus, LiveTimes, OutputStatus, ProgramStatus, State, Temperature,
+    Watchdog,
 };
 
 /// Text that grows, field by field. What stands in a list has the name "".
@@ -146,8 +147,23 @@ pub fn watchdogs(watchdogs: &[Watchdog], withheld: &str, temperature: Option<&Te
     json.end()
 }
 
+/// The last boots, as one object on one line.
+pub fn boots(boots: &[Boot]) -> String {
+    let mut json = Json::new();
+    json.open("boots", '[');
+    for boot in boots {
+        json.open("", '{');
+        json.number("number", boot.number.into());
+        json.text("end", boot.end.names().0);
+        json.some("why", &boot.why);
+        json.close('}');
+    }
+    json.close(']');
+    json.end()
+}
+
 /// The daemon and programs, as one object on one line.
-pub fn status(daemon: &DaemonStatus, live: &LiveTimes, programs: &[ProgramStatus]) -> String {
+pub fn status(daemon: &DaemonStatus, live: &LiveTimes, boots: &[Boot], programs: &[ProgramStatus]) -> String {
     let mut json = Json::new();
     json.text("version", &daemon.version);
     json.number("guard_pid", daemon.guard_pid.into());
@@ -171,6 +187,15 @@ pub fn status(daemon: &DaemonStatus, live: &LiveTimes, programs: &[ProgramStatus
         json.close('}');
     } else {
         json.word("live_ms", "null");
+    }
+    if let [now, before, ..] = boots {
+        json.open("boot", '{');
+        json.number("number", now.number.into());
+        json.text("after", before.end.names().0);
+        json.some("why", &before.why);
+        json.close('}');
+    } else {
+        json.word("boot", "null");
     }
     json.open("programs", '[');
     for one in programs {

@@ -15,6 +15,7 @@ mod lines;
 mod log;
 mod nearest;
 mod orders;
+mod reasons;
 mod signals;
 mod status;
 mod wait;

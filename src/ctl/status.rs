@@ -1,6 +1,7 @@
 //! Commands that only look: `status`, `events`, and the names for completion.
 
 use super::daemon::Daemon;
+use super::reasons;
 use super::words::Look;
 use super::{Call, Exit, Failure, Outcome, fail, json, print, words};
 use crate::protocol::{Event, State};
@@ -25,13 +26,17 @@ pub fn status(call: &Call) -> Outcome {
 /// What there is to see, and the exit code it means.
 fn view(call: &Call, daemon: &mut Daemon, look: Look) -> Result<(String, Exit), Failure> {
     let everything = call.arguments.is_empty();
-    let about = if everything || call.json { Some((daemon.about()?, daemon.live()?)) } else { None };
+    let about = match everything || call.json {
+        true => Some((daemon.about()?, daemon.live()?, reasons::ask(daemon)?)),
+        false => None,
+    };
     let programs = if everything { daemon.programs()? } else { daemon.named(&call.arguments)? };
     let all_run = programs.iter().all(|program| program.state == State::Running);
     let text = match about {
-        Some((about, live)) if call.json => json::status(&about, &live, &programs),
-        Some((about, live)) => {
-            words::about(&about, &programs) + &words::live(&live) + &words::table(&programs, look)
+        Some((about, live, boots)) if call.json => json::status(&about, &live, &boots, &programs),
+        Some((about, live, boots)) => {
+            let lines = words::about(&about, &programs) + &reasons::line(&boots) + &words::live(&live);
+            lines + &words::table(&programs, look)
         }
         None => words::table(&programs, look),
     };

@@ -1,7 +1,7 @@
 //! The one table of commands and options. Help, manual pages and shell completion are derived
 //! from it, so a new command is one row here and one function.
 
-use super::{Call, Exit, Outcome, beat, lines, log, orders, status, watchdog};
+use super::{Call, Exit, Outcome, beat, lines, log, orders, reasons, status, watchdog};
 
 /// What an argument is, for completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -275,6 +275,17 @@ pub const COMMANDS: &[Command] = &[
         what: "Shows the watchdogs, whether they are fed, and the temperature.",
         more: "It exits with 1 if one of them is not armed or not fed.",
         run: watchdog::watchdog,
+    },
+    Command {
+        name: "reasons",
+        arguments: "",
+        count: 0..=0,
+        takes: Takes::Nothing,
+        options: &[JSON],
+        what: "Shows the last 16 boots of the machine, how each ended and why, the newest first.",
+        more: "They are kept in state_dir. Reset by the watchdog is what its driver says; that of a Raspberry Pi says \
+               nothing, and then a feed that was withheld is what there is to know.",
+        run: reasons::reasons,
     },
     Command {
         name: "reboot",

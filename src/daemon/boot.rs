@@ -137,6 +137,7 @@ impl Daemon {
         if is_the_file {
             daemon.keep_last_good();
         }
+        daemon.tend_boots();
         Ok(daemon)
     }
 
@@ -163,10 +164,12 @@ impl Daemon {
         daemon.watch_control();
         daemon.in_force = InForce::new(config, prepared.resolved);
         daemon.adopt_outputs();
+        daemon.adopt_boots();
         for index in 0..CHILD_COUNT_MAX.min(page.program_slots.load(SeqCst) as usize) {
             daemon.adopt(ChildId(index as u16));
         }
         daemon.apply(daemon.in_force.clone(), page.probation_until.load(SeqCst) != 0);
+        daemon.tend_boots();
         daemon.resume_probation();
         if page.stopping.load(SeqCst) != 0 {
             daemon.stop_everything();
@@ -211,6 +214,7 @@ impl Daemon {
             sought: None,
             seeks: 0,
             watch: super::watchdog::Watch::default(),
+            boots: super::boots::Boots::default(),
             logs: super::logs::Logs::default(),
             retry_at: None,
             _guard: guard,

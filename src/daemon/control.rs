@@ -39,6 +39,7 @@ impl Daemon {
                 | Request::Watchdogs
                 | Request::Live
                 | Request::History { .. }
+                | Request::Reasons
         );
         if !harmless && !allowed {
             let who =
@@ -78,6 +79,7 @@ impl Daemon {
                 return self.give_log(index, false);
             }
             Request::History { from } => Reply::Events { events: self.news.page(from).0 },
+            Request::Reasons => self.boots_report(),
             Request::SyncLog => return self.give_log(index, true),
         })
     }

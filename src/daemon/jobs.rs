@@ -29,6 +29,8 @@ pub enum Job {
     Verify,
     /// Reads the temperature.
     Temperature,
+    /// Keeps why the machine booted.
+    Boots,
 }
 
 /// How to find every process of a program.

@@ -11,6 +11,7 @@ macro_rules! say {
 
 mod beats;
 mod boot;
+mod boots;
 mod bundled;
 mod check;
 mod clients;
@@ -179,6 +180,7 @@ struct Daemon {
     sought: Option<config::Line>,
     seeks: u32,
     watch: watchdog::Watch,
+    boots: boots::Boots,
     logs: logs::Logs,
     /// Memory is locked, or not, as the configuration in force has it.
     is_hardened: bool,
@@ -396,6 +398,7 @@ impl Daemon {
             self.listen_for_link(ChildId(index as u16));
         }
         self.start_verifying();
+        self.tend_boots();
     }
 
     fn observe(&mut self, event: Event) {

@@ -115,6 +115,11 @@ fn write_line(text: &mut impl core::fmt::Write, line: &Line) {
 }
 
 impl Watch {
+    /// Whether a former supervisor withheld the feed.
+    pub(super) fn adopt_withheld(&mut self, withheld: bool) {
+        self.withheld = withheld;
+    }
+
     /// Something that was missing was found.
     pub(super) fn try_again_at_once(&mut self) {
         self.retry_at = Some(Instant(0));
@@ -204,7 +209,7 @@ impl Daemon {
         match opened {
             Ok(number) => match &config.target {
                 WatchdogTarget::Device(path) => {
-                    set_up(poll::borrow(number), config, watched, &mut note);
+                    self.boots.note_cause(set_up(poll::borrow(number), config, watched, &mut note));
                     let is_for_ever = cannot_be_stopped(path);
                     slot.is_for_ever.store(is_for_ever.into(), SeqCst);
                     if is_for_ever {
@@ -263,10 +268,12 @@ impl Daemon {
         }
         let withheld = self.core.withheld(now).filter(|_| self.has_watchdogs());
         if withheld.is_some() != std::mem::replace(&mut self.watch.withheld, withheld.is_some()) {
+            let why = withheld.map(|why| self.why_withheld(why)).unwrap_or_default();
             match withheld {
-                Some(why) => self.tell(format_args!("no watchdog is fed: {}", self.why_withheld(why))),
+                Some(_) => self.tell(format_args!("no watchdog is fed: {why}")),
                 None => self.tell(format_args!("watchdogs are fed again")),
             }
+            self.note_withheld(&why);
         }
         if self.watch.retry_at.is_some_and(|at| at <= now) {
             self.watch.retry_at = None;
@@ -475,8 +482,9 @@ fn open(
     }
 }
 
-/// Sets the times of a device, which may not take them, and notes what there is to know of it.
-fn set_up(device: BorrowedFd, config: &Watchdog, watched: &mut Watched, note: &mut Text) {
+/// Sets the times of a device, which may not take them, and notes what there is to know of it; what it says of the
+/// last reset.
+fn set_up(device: BorrowedFd, config: &Watchdog, watched: &mut Watched, note: &mut Text) -> u32 {
     let mut add = |words: core::fmt::Arguments| add(note, words);
     let seconds = |time: Millis| time.0.div_ceil(1000).clamp(1, i32::MAX as u64) as u32;
     let asked = seconds(config.timeout);
@@ -504,6 +512,7 @@ fn set_up(device: BorrowedFd, config: &Watchdog, watched: &mut Watched, note: &m
     if watchdog::flags(device).is_ok_and(|flags| flags & flag::MAGIC_CLOSE == 0) {
         add(format_args!("disarmed by whatever closes it: no reset if guard and supervisor die together"));
     }
+    cause
 }
 
 /// One more thing to know of a watchdog; what does not fit is left out.

@@ -377,6 +377,15 @@ pub fn settle(path: &Path) -> Result<(), SysError> {
     Ok(())
 }
 
+/// Writes over a part of a file that is believed ([`open_own`]) and has that part already, and syncs it.
+pub fn overwrite_own(path: &Path, bytes: &[u8], offset: usize) -> Result<(), SysError> {
+    let file = open_own(path, true)?;
+    match nix::sys::uio::pwrite(&file, bytes, offset as i64).map_err(SysError::of("write"))? {
+        written if written == bytes.len() => sync(&file),
+        _ => Err(SysError { operation: "write", errno: libc::EIO }),
+    }
+}
+
 /// Makes a symbolic link that leads to `target`.
 pub fn link(target: &Path, link: &Path) -> Result<(), SysError> {
     nix::unistd::symlinkat(target, AT_FDCWD, link).map_err(SysError::of("symlink"))

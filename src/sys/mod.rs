@@ -25,6 +25,7 @@ pub mod log_file;
 pub mod log_ring;
 pub mod machine;
 pub mod memory;
+pub mod mount;
 pub mod output;
 pub mod page;
 pub mod poll;

@@ -18,7 +18,7 @@ use crate::limits::{CHILD_COUNT_MAX, INPUT_COUNT_MAX, OUTPUT_COUNT_MAX, WATCHDOG
 pub use super::slot::{ExitRecord, KEPT_PER_PROGRAM, KeepForProgram, SAVED_WORDS_MAX, Slot};
 
 /// Jobs of the daemon's own that run beside the programs' (see `daemon::jobs`).
-pub const OWN_JOB_COUNT: usize = 5;
+pub const OWN_JOB_COUNT: usize = 6;
 
 /// All slots: programs, their hooks (one each), own jobs.
 pub const SLOT_COUNT: usize = 2 * CHILD_COUNT_MAX + OWN_JOB_COUNT;
@@ -58,6 +58,8 @@ pub enum Keep {
     LogPoll,
     /// What `log` is told at its start, a memory file.
     LogSettings,
+    /// What is known of the last boots, a memory file: see `daemon::boots`.
+    Boots,
     /// Number of the above.
     Count,
 }

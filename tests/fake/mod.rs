@@ -52,6 +52,7 @@ pub enum Answer {
 pub struct World {
     pub daemon: DaemonStatus,
     pub live: LiveTimes,
+    pub boots: Vec<Boot>,
     pub programs: Vec<ProgramStatus>,
     /// The long text behind replies.
     pub page: String,
@@ -84,6 +85,7 @@ impl World {
         World {
             daemon,
             live: LiveTimes::default(),
+            boots: Vec::new(),
             programs,
             page: String::new(),
             moves: VecDeque::new(),
@@ -131,6 +133,7 @@ impl World {
         match request {
             Request::Daemon => Reply::Daemon(self.daemon.clone()),
             Request::Live => Reply::Live(self.live),
+            Request::Reasons => Reply::Reasons { boots: self.boots.iter().cloned().collect() },
             Request::Status { from } => {
                 let from = usize::from(*from);
                 let page = self.programs.iter().skip(from).take(PAGE_COUNT).cloned().collect();

@@ -134,12 +134,11 @@ impl Card {
         boot_files(&self.path())
     }
 
-    /// Sets the configuration: the image's own, root's password, and this.
+    /// Sets the configuration: the image's own, root's password, and this. What is before its first section belongs
+    /// to `[system]`.
     pub fn configure(&self, more: &str) {
-        self.put(
-            "/multusd.cfg",
-            with_password(&self.text("/multusd.cfg"), more).replace('\n', "\r\n").as_bytes(),
-        );
+        let text = with_password(&self.text("/multusd.cfg"), more);
+        self.put("/multusd.cfg", text.replace('\n', "\r\n").as_bytes());
     }
 
     fn mtool(&self, tool: &str, words: &[String], input: Option<&[u8]>) -> Output {
@@ -216,15 +215,21 @@ impl Card {
     }
 }
 
+/// What `[system]` needs so that who knows PASSWORD may log in.
+pub fn system_lines() -> String {
+    format!("root_password = {HASH}\n")
+}
+
 /// A configuration with root's password, and more behind it.
 fn with_password(text: &str, more: &str) -> String {
-    let line = format!("root_password = {HASH}");
-    let text = if text.lines().any(|line| line.trim() == "[system]") {
-        text.replacen("\n[system]\n", &format!("\n[system]\n{line}\n"), 1)
+    let sections = if more.starts_with('[') { 0 } else { more.find("\n[").map_or(more.len(), |at| at + 1) };
+    let (system, rest) = more.split_at(sections);
+    let lines = system_lines() + system;
+    if text.lines().any(|line| line.trim() == "[system]") {
+        format!("{}\n{rest}", text.replacen("\n[system]\n", &format!("\n[system]\n{lines}"), 1))
     } else {
-        format!("{text}\n[system]\n{line}\n")
-    };
-    format!("{text}\n{more}")
+        format!("{text}\n[system]\n{lines}\n{rest}")
+    }
 }
 
 /// Every file of the boot partition of an image.

@@ -5,6 +5,7 @@
 #[path = "../qemu/boot.rs"]
 mod boot;
 mod boots;
+mod broken;
 #[path = "../qemu/cache.rs"]
 mod cache;
 mod card;
@@ -15,15 +16,19 @@ mod cpio;
 mod ending;
 mod eio;
 mod firmware;
+mod flashing;
 #[path = "../qemu/guest.rs"]
 mod guest;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod login;
 #[path = "../qemu/machine.rs"]
 mod machine;
+mod pi3;
 mod powercut;
 #[path = "../qemu/qmp.rs"]
 mod qmp;
+mod resets;
 mod running;
 #[path = "../qemu/wire.rs"]
 mod wire;

@@ -4,13 +4,14 @@
 use std::fs;
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nanoserde::DeJson;
 
 use super::boot::{Board, Ends};
 use super::cache::Cache;
 use super::card::{Card, PASSWORD};
+use super::firmware::{Files, Resolved, model_named, resolve};
 use super::guest::{Guest, GuestSeconds, guest_seconds};
 use super::harness::Status;
 use super::machine::Machine;
@@ -29,8 +30,8 @@ const AGENT: &str = "stty raw -echo; dmesg -n 1; cd /; printf '\\036hello 0\\n';
 struct Target {
     board: Board,
     machine: &'static str,
-    /// The device tree the firmware would choose on this model.
-    tree: Option<&'static str>,
+    /// The model its firmware would run on; QEMU's own machine has none.
+    model: Option<&'static str>,
     /// What its kernel needs to be told only because QEMU's hardware is incomplete.
     words: &'static str,
     /// More of the machine.
@@ -42,14 +43,14 @@ fn target(board: &str) -> Target {
         "qemu-virt" => Target {
             board: Board::Virt,
             machine: "virt",
-            tree: None,
+            model: None,
             words: "",
             more: "-cpu cortex-a53 -m 256 -device i6300esb -accel tcg,thread=single",
         },
         "rpi3-64" => Target {
             board: Board::Raspi3b,
             machine: "raspi3b",
-            tree: Some("bcm2837-rpi-3-b.dtb"),
+            model: Some("3 B"),
             words: "",
             more: "-accel tcg,thread=single",
         },
@@ -57,7 +58,7 @@ fn target(board: &str) -> Target {
         "rpi0" => Target {
             board: Board::Raspi0,
             machine: "raspi0",
-            tree: Some("bcm2835-rpi-zero.dtb"),
+            model: Some("Zero"),
             words: "initcall_blacklist=bcm2835_power_driver_init",
             more: "-accel tcg,thread=single",
         },
@@ -65,7 +66,7 @@ fn target(board: &str) -> Target {
         "rpi2" => Target {
             board: Board::Raspi2b,
             machine: "raspi2b",
-            tree: Some("bcm2836-rpi-2-b.dtb"),
+            model: Some("2 B"),
             words: "initcall_blacklist=bcm2835_power_driver_init",
             more: "-accel tcg,thread=multi",
         },
@@ -119,19 +120,46 @@ impl Card {
         let folder = self.folder.join(format!("boot-{number}"));
         fs::create_dir(&folder).expect("a folder for the boot");
         // As the firmware does: everything comes from the card.
-        let boots = |name: &str| self.get(name).unwrap_or_else(|| panic!("no {name} on the card"));
-        fs::write(folder.join("kernel"), boots("/kernel.img")).expect("the kernel");
-        fs::write(folder.join("initramfs"), boots("/initramfs.gz")).expect("the initramfs");
-        if let Some(tree) = target.tree {
-            fs::write(folder.join("tree"), boots(&format!("/{tree}"))).expect("the device tree");
+        let loaded = self.loaded(target.model);
+        let place = |name: &str, path: &str| {
+            let bytes = self.get(path).unwrap_or_else(|| panic!("no {path} on the card"));
+            fs::write(folder.join(name), bytes).expect(name);
+        };
+        place("kernel", &loaded.kernel);
+        place("initramfs", &loaded.initramfs[0]);
+        if target.model.is_some() {
+            place("tree", &loaded.tree);
         }
-        let words = format!("{} {} {}", self.text("/cmdline.txt").trim(), target.words, options.words);
+        let words = format!("{} {} {}", loaded.cmdline, target.words, options.words);
         let began = Instant::now();
         let path = self.path();
         let make = |ends: &Ends| arguments(&target, &path, words.trim(), ends, options);
         let machine = Machine::launch(cache, folder.clone(), target.board, make);
         let name = format!("{}/boot-{number}", self.folder.file_name().unwrap_or_default().display());
         Running { guest: Guest::over(machine), began, name }
+    }
+
+    /// What the firmware loads. QEMU's own machine has none, and is given what config.txt says.
+    fn loaded(&self, model: Option<&str>) -> Resolved {
+        match model {
+            Some(model) => {
+                let files = self.files();
+                let files = files.iter().map(|name| (name.as_str(), self.get(name).unwrap_or_default()));
+                let found = resolve(&Files::new(files), &model_named(model));
+                found.unwrap_or_else(|wrong| panic!("the firmware would not boot this: {}", wrong.join("; ")))
+            }
+            None => {
+                let config = self.text("/config.txt");
+                let set =
+                    |key: &str| config.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
+                Resolved {
+                    kernel: set("kernel=").into(),
+                    initramfs: set("initramfs ").split_whitespace().take(1).map(String::from).collect(),
+                    cmdline: self.text("/cmdline.txt").trim_end().into(),
+                    ..Resolved::default()
+                }
+            }
+        }
     }
 
     /// Switches on and waits until it takes orders.
@@ -185,6 +213,11 @@ impl Running {
         self.await_event(name, guest_seconds(60));
     }
 
+    /// Cuts the power: nothing is written any more, by anybody.
+    pub fn cut_power(self) {
+        drop(self);
+    }
+
     pub fn status(&mut self) -> Status {
         Status::deserialize_json(&self.ok("multusctl status --json")).expect("JSON")
     }
@@ -194,19 +227,41 @@ impl Running {
         self.ok_within(limit, &format!("until {condition}; do usleep 50000; done"));
     }
 
-    /// Waits until all programs run, and prints what that took and takes: seconds since the kernel began, memory.
+    /// Waits until all programs run that are to, and prints what that took and takes.
     pub fn all_up(&mut self) {
-        self.until(guest_seconds(120), "multusctl status >/dev/null");
+        self.until(guest_seconds(120), "multusctl status --json | grep -vq '\"starting\"'");
+        let uptime: f64 = self.ok("cut -d' ' -f1 /proc/uptime").parse().expect("seconds");
+        let status = self.status();
+        let running = status.programs.iter().filter(|program| program.state == "running");
+        let youngest = running.filter_map(|program| program.uptime_ms).min().expect("a program that runs");
         let figures = self.ok(
-            "up=$(cut -d' ' -f1 /proc/uptime)\n\
-             used=$(awk '/^MemTotal/ { t = $2 } /^MemAvailable/ { a = $2 } END { print t - a }' /proc/meminfo)\n\
+            "awk '/^MemTotal/ { t = $2 } /^MemAvailable/ { a = $2 } END { printf \"%d of %d kB of memory used\", t - a, t }' \
+             /proc/meminfo\n\
              pss=0\n\
              for p in /proc/[0-9]*; do case $(cat $p/comm 2>/dev/null) in multusd*) \
              pss=$((pss + $(awk '/^Pss:/ { print $2 }' $p/smaps_rollup))) ;; esac; done\n\
-             echo \"all programs up within $up s of the kernel's time; $used kB of memory used, $pss kB (PSS) by multusd\"",
+             echo \", $pss kB (PSS) by multusd\"",
         );
-        println!("{}: {figures}", self.name);
+        let began = uptime - youngest as f64 / 1000.0;
+        println!("{}: all programs started {began:.1} s after the kernel; {figures}", self.name);
     }
+
+    /// What has passed of the machine's time since then, without what QEMU waited for a processor.
+    pub fn passed(&self, since: Moment) -> f64 {
+        let starved = self.guest.starved().saturating_sub(since.starved);
+        since.at.elapsed().saturating_sub(starved).as_secs_f64()
+    }
+
+    pub fn moment(&self) -> Moment {
+        Moment { at: Instant::now(), starved: self.guest.starved() }
+    }
+}
+
+/// A point in time, and QEMU's hunger until then.
+#[derive(Clone, Copy)]
+pub struct Moment {
+    at: Instant,
+    starved: Duration,
 }
 
 /// A kernel of the card's own, in a form QEMU takes.
@@ -221,7 +276,7 @@ fn arguments(target: &Target, card: &Path, words: &str, ends: &Ends, options: &O
     let mut with = |option: &str, value: String| all.extend([option.to_string(), value]);
     with("-kernel", format!("{folder}/kernel"));
     with("-initrd", format!("{folder}/initramfs"));
-    if target.tree.is_some() {
+    if target.model.is_some() {
         with("-dtb", format!("{folder}/tree"));
     }
     with("-append", words.into());

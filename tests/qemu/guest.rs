@@ -206,6 +206,11 @@ impl Guest {
     /// Waits for the reset that was announced or is due. What the console said before it is over.
     pub fn await_reset(&mut self, limit: GuestSeconds) {
         self.await_event("RESET", limit);
+        self.forget_fate();
+    }
+
+    /// After a reset: the machine begins anew.
+    pub fn forget_fate(&mut self) {
         self.machine.forget_fate();
         self.machine.agent.arrived.clear();
         self.unanswered = None;
@@ -260,6 +265,11 @@ impl Guest {
     /// A command to QEMU itself, its arguments in JSON.
     pub fn qmp(&mut self, command: &str, arguments: &str) -> String {
         self.machine.qmp(command, arguments)
+    }
+
+    /// How long QEMU has waited for a processor: see Machine.
+    pub fn starved(&self) -> Duration {
+        self.machine.starved()
     }
 
     /// QEMU's process number.
@@ -340,6 +350,16 @@ impl Guest {
         match self.machine.read_register(address) {
             Some(value) => value,
             None => self.fail("QEMU is gone"),
+        }
+    }
+
+    /// Waits until these bits of a register are so.
+    pub fn await_register(&mut self, address: u64, mask: u32, value: u32, limit: GuestSeconds) {
+        let mut patience = Patience::new(limit);
+        while self.register(address) & mask != value {
+            if let Err(ending) = patience.step_of(&mut self.machine, Duration::from_millis(5), "a register") {
+                self.fail(format!("{address:#x} & {mask:#x} is not {value:#x}: {ending}"));
+            }
         }
     }
 
