@@ -54,13 +54,8 @@ impl Boot {
         let boot = Boot { kernel: self.kernel.clone(), initramfs, state: self.state.clone() };
         let mut bare = Bare::start(&boot, card, None, Start::Held);
         bare.any(&["console: held".into()]).unwrap_or_else(|error| panic!("{error}"));
-        bare.monitor(r#"{"execute":"qmp_capabilities"}"#, "return");
-        bare.monitor(
-            r#"{"execute":"migrate-set-capabilities","arguments":{"capabilities":[{"capability":"events","state":true}]}}"#,
-            "return",
-        );
         let uri = format!("exec:cat >{}", self.state.display());
-        bare.monitor(&format!(r#"{{"execute":"migrate","arguments":{{"uri":"{uri}"}}}}"#), "\"completed\"");
+        bare.migrate("migrate", &uri, "\"completed\"");
     }
 }
 
@@ -103,6 +98,8 @@ impl Bare {
     /// Goes on with a card where the kernel begins the first program.
     pub fn restored(boot: &Boot, card: &Path) -> Bare {
         let mut bare = Bare::start(boot, card, None, Start::Restored);
+        bare.migrate("migrate-incoming", &format!("exec:cat {}", boot.state.display()), "\"RESUME\"");
+        // Not earlier: what is typed into a machine without its state is lost.
         bare.console.write_all(b"\n").expect("QEMU lives");
         bare
     }
@@ -141,7 +138,7 @@ impl Bare {
         }
         command.arg("-device").arg(format!("virtio-blk-pci,drive={top}"));
         if start == Start::Restored {
-            command.arg("-incoming").arg(format!("exec:cat {}", boot.state.display()));
+            command.args(["-incoming", "defer"]);
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let us = nix::unistd::getpid();
@@ -170,12 +167,24 @@ impl Bare {
         Bare { qemu, to, lines, console, qmp, said }
     }
 
-    /// Tells QEMU something, and waits until it says this.
-    fn monitor(&mut self, command: &str, awaited: &str) {
-        writeln!(self.qmp, "{command}").expect("QEMU lives");
-        // One reader for each command: what it has read too much of is QEMU's news.
-        let lines = BufReader::new(&self.qmp).lines().map_while(Result::ok);
-        lines.filter(|line| line.contains(awaited)).next().unwrap_or_else(|| panic!("no answer to {command}"));
+    /// Moves the machine's state, and waits until QEMU says this.
+    fn migrate(&mut self, command: &str, uri: &str, awaited: &str) {
+        let capabilities = r#"{"capabilities":[{"capability":"events","state":true}]}"#;
+        let commands = [
+            r#"{"execute":"qmp_capabilities"}"#,
+            &format!(r#"{{"execute":"migrate-set-capabilities","arguments":{capabilities}}}"#),
+            &format!(r#"{{"execute":"{command}","arguments":{{"uri":"{uri}"}}}}"#),
+        ];
+        writeln!(self.qmp, "{}", commands.join("\n")).expect("QEMU lives");
+        let said = BufReader::new(&self.qmp).lines().map_while(Result::ok);
+        let mut all = String::new();
+        for line in said {
+            if line.contains(awaited) {
+                return;
+            }
+            all = all + &line + "\n";
+        }
+        panic!("{command}: {all}");
     }
 
     /// The first line that begins with one of these: which one, and the rest of it.
