@@ -77,6 +77,8 @@ pub struct Bare {
     lines: Receiver<String>,
     console: UnixStream,
     qmp: UnixStream,
+    /// Lines that nobody waited for.
+    others: String,
     /// What the console said, without a limit.
     said: PathBuf,
 }
@@ -164,7 +166,7 @@ impl Bare {
         let (of_console, from_console) = (sender.clone(), console.try_clone().expect("a socket"));
         forward(BufReader::new(from_console), "console: ", of_console);
         forward(BufReader::new(from), "", sender);
-        Bare { qemu, to, lines, console, qmp, said }
+        Bare { qemu, to, lines, console, qmp, others: String::new(), said }
     }
 
     /// Moves the machine's state, and waits until QEMU says this.
@@ -190,25 +192,25 @@ impl Bare {
     /// The first line that begins with one of these: which one, and the rest of it.
     pub fn any(&mut self, beginnings: &[String]) -> Result<(usize, String), String> {
         let until = Instant::now() + PATIENCE;
-        let mut others = String::new();
+        self.others.clear();
         while let Ok(line) = self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
             let found = beginnings.iter().position(|beginning| line.starts_with(beginning));
             match found {
                 Some(which) => return Ok((which, line[beginnings[which].len()..].to_owned())),
-                None => others = others + &line + "\n",
+                None => self.others += &(line + "\n"),
             }
         }
         let console = fs::read(&self.said).unwrap_or_default();
         let console = String::from_utf8_lossy(&console);
         let tail = console.get(console.len().saturating_sub(3000)..).unwrap_or(&console);
-        Err(format!("no line of {beginnings:?}, but:\n{others}\non the console:\n{tail}"))
+        Err(format!("no line of {beginnings:?}, but:\n{}\non the console:\n{tail}", self.others))
     }
 
     /// Gives an order in the guest's shell, which must succeed.
     pub fn ok(&mut self, order: &str) {
         self.send(order);
         let (_, code) = self.any(&["done ".into()]).unwrap_or_else(|error| panic!("{order}: {error}"));
-        assert_eq!(code, "0", "{order}");
+        assert_eq!(code, "0", "{order}: {}", self.others);
     }
 
     /// The same, without waiting for its end.
