@@ -173,6 +173,18 @@ pub struct Read {
     pub warnings: Vec<String>,
     /// What it needs and this machine has not, a sentence each.
     pub missing: Vec<String>,
+    /// The files it is made of.
+    files: Vec<String>,
+}
+
+impl Read {
+    /// Returns when all it is made of is on storage: from then on a power cut leaves it. An error is a sentence.
+    pub fn settle(&self) -> Result<(), String> {
+        self.files.iter().try_for_each(|name| {
+            let result = file::settle(Path::new(name));
+            result.map_err(|error| [name, ": cannot be brought to storage: ", &error.to_string()].concat())
+        })
+    }
 }
 
 /// Reads and resolves the configuration. `Err`: one line per error.
@@ -184,7 +196,7 @@ pub fn prepare(path: &Path, around: &dyn Fn(&config::Config) -> SurroundingsOwne
     let (resolved, errors) = resolve_all(&loaded.config, &around);
     let missing = sentences(&loaded, &errors).collect();
     let warnings = loaded.warnings.iter().map(|warning| warning.to_string()).collect();
-    Ok(Read { prepared: Prepared { text: loaded.canonical, resolved }, warnings, missing })
+    Ok(Read { prepared: Prepared { text: loaded.canonical, resolved }, warnings, missing, files: loaded.sources.names })
 }
 
 /// What a configuration needs and this machine has not, a sentence each.

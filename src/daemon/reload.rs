@@ -76,7 +76,7 @@ impl Daemon {
         if self.end.is_coming(self.page) {
             return Some(refused(Refusal::Failed, format_args!("everything is being stopped")));
         }
-        match self.load_in_job() {
+        match self.load_in_job(dry) {
             Ok(()) => {
                 self.reload.loading = Some((client, dry));
                 None
@@ -93,7 +93,7 @@ impl Daemon {
         }
     }
 
-    fn load_in_job(&mut self) -> Result<(), crate::sys::SysError> {
+    fn load_in_job(&mut self, dry: bool) -> Result<(), crate::sys::SysError> {
         let memory = file::memory(c"multusd-next")?;
         self.page.keep(Keep::ConfigNext, Some(memory));
         let number = self.page.kept(Keep::ConfigNext).unwrap_or(-1);
@@ -110,7 +110,11 @@ impl Daemon {
                 Ok(read) if !read.missing.is_empty() => (read.missing.join("\n").into_bytes(), 1),
                 Ok(mut read) => {
                     read.warnings.iter().for_each(|warning| say!("{warning}"));
-                    (read.prepared.packed(), 0)
+                    // Who is told that it is in force may rely on it, whatever happens next.
+                    match if dry { Ok(()) } else { read.settle() } {
+                        Ok(()) => (read.prepared.packed(), 0),
+                        Err(sentence) => (sentence.into_bytes(), 1),
+                    }
                 }
                 Err(errors) => (errors.into_bytes(), 1),
             };

@@ -364,6 +364,19 @@ pub fn replace_with(path: &Path, bytes: &[u8], mode: u32) -> Result<(), SysError
     sync(&open_path(directory, OFlag::O_RDONLY, 0)?)
 }
 
+/// Returns when what somebody else wrote, maybe just now, is on storage under this name. Where there is nothing to wait for
+/// (a pipe, a file system that nobody can write to), at once.
+pub fn settle(path: &Path) -> Result<(), SysError> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    for path in [path, directory] {
+        match sync(&open_path(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK, 0)?) {
+            Err(error) if ![libc::EINVAL, libc::EROFS].contains(&error.errno) => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Writes over a part of a file that is believed ([`open_own`]) and has that part already, and syncs it.
 pub fn overwrite_own(path: &Path, bytes: &[u8], offset: usize) -> Result<(), SysError> {
     let file = open_own(path, true)?;

@@ -14,6 +14,7 @@ mod config_txt;
 mod cpio;
 #[path = "../qemu/ending.rs"]
 mod ending;
+mod eio;
 mod firmware;
 mod flashing;
 #[path = "../qemu/guest.rs"]

@@ -124,7 +124,7 @@ fn data_identity(card: &Card) -> Option<Vec<u8>> {
 /// Boots it, and looks whether everything is there.
 fn judge(card: &Card, recording: &Recording, owed: &Owed) -> Result<String, String> {
     let before = data_identity(card);
-    let mut bare = Bare::power_on(&recording.boot, &card.path(), None);
+    let mut bare = Bare::restored(&recording.boot, &card.path());
     let mut generation = None;
     for _ in 0..2 {
         let lines = ["agent is ready".to_owned(), "generation ".to_owned()];

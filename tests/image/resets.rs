@@ -31,6 +31,9 @@ fn says_it_was_the_watchdog(machine: &mut Running) {
     assert_eq!(machine.ok("cat /sys/class/watchdog/watchdog0/bootstatus"), "32");
     let shown = machine.ok("multusctl watchdog");
     assert!(shown.contains("the last reset was the watchdog's"), "{shown}");
+    let reasons = machine.ok("multusctl reasons; multusctl status");
+    let told = reasons.matches("reset by the watchdog: multusd or the kernel hung").count();
+    assert!(told >= 2, "both say it: {reasons}");
 }
 
 fn pids(machine: &mut Running) -> String {
@@ -83,6 +86,9 @@ fn killed_stopped_or_panicked_with_a_live_output_is_a_reset_within_the_timeout_a
     assert_eq!(ending, Ending::Panicked { reason: "sysrq triggered crash".into() });
     reset(&mut machine, "kernel panicked", &began);
     machine.ok("multusctl watchdog");
+    let reasons = machine.ok("multusctl reasons; multusctl status");
+    println!("{reasons}");
+    assert!(reasons.matches("without an order: power lost, reset or kernel failure").count() >= 2, "{reasons}");
     machine.power_off();
     card.check();
 }

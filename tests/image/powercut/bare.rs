@@ -1,23 +1,78 @@
 //! A virt machine with a card and a line to the program `agent` on it; nothing else is asked of it, so that several run at
 //! once and none waits for a login. Dies with its value.
+//!
+//! What the kernel does before it begins the first program is the same with every card, and touches none: it is done once,
+//! and every further boot begins there.
 
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 
+use super::super::cpio::Cpio;
+
 /// A boot takes 8 s; on a machine that does much else, many times that.
 const PATIENCE: Duration = Duration::from_secs(240);
+
+/// The first program of a kernel that is held: it goes on when something is typed.
+const HOLD: &[u8] = b"#!/bin/busybox sh\necho held\nread -r _\nexec /init\n";
 
 /// What boots: taken from the card once, as every card is a copy of one.
 pub struct Boot {
     pub kernel: PathBuf,
     pub initramfs: PathBuf,
+    /// The machine as it is when the first program begins.
+    state: PathBuf,
+}
+
+impl Boot {
+    /// Files of these names in a folder, the state yet to be made.
+    pub fn of(folder: &Path) -> Boot {
+        let [kernel, initramfs, state] = ["kernel", "initramfs", "state"].map(|name| folder.join(name));
+        Boot { kernel, initramfs, state }
+    }
+
+    /// Boots as far as that with this card, which is not touched.
+    pub fn hold(&self, card: &Path) {
+        let mut hold = Cpio::default();
+        hold.file("/hold", 0o755, HOLD);
+        let initramfs = self.state.with_extension("initramfs");
+        let mut both = fs::read(&self.initramfs).expect("the initramfs");
+        // The kernel looks for the next archive at a multiple of four.
+        both.resize(both.len().next_multiple_of(4), 0);
+        both.extend(hold.finish());
+        fs::write(&initramfs, both).expect("room");
+        let boot = Boot { kernel: self.kernel.clone(), initramfs, state: self.state.clone() };
+        let mut bare = Bare::start(&boot, card, None, Start::Held);
+        bare.any(&["console: held".into()]).unwrap_or_else(|error| panic!("{error}"));
+        bare.monitor(r#"{"execute":"qmp_capabilities"}"#, "return");
+        bare.monitor(
+            r#"{"execute":"migrate-set-capabilities","arguments":{"capabilities":[{"capability":"events","state":true}]}}"#,
+            "return",
+        );
+        let uri = format!("exec:cat >{}", self.state.display());
+        bare.monitor(&format!(r#"{{"execute":"migrate","arguments":{{"uri":"{uri}"}}}}"#), "\"completed\"");
+    }
+}
+
+/// Where a machine begins.
+#[derive(Clone, Copy, PartialEq)]
+enum Start {
+    /// Switched on.
+    On,
+    /// The same, but the first program waits.
+    Held,
+    /// There, with the state that was saved.
+    Restored,
 }
 
 /// A running machine.
@@ -25,7 +80,10 @@ pub struct Bare {
     qemu: Child,
     to: ChildStdin,
     lines: Receiver<String>,
-    console: PathBuf,
+    console: UnixStream,
+    qmp: UnixStream,
+    /// What the console said, without a limit.
+    said: PathBuf,
 }
 
 impl Drop for Bare {
@@ -36,16 +94,35 @@ impl Drop for Bare {
 }
 
 impl Bare {
-    /// Switches on. With a record, every write to the card is written there, too.
-    pub fn power_on(boot: &Boot, card: &Path, record: Option<&Path>) -> Bare {
-        let console = card.with_extension("console");
-        let _ = std::fs::remove_file(&console);
+    /// Switches on; every write to the card is recorded.
+    pub fn recorded(boot: &Boot, card: &Path, record: &Path) -> Bare {
+        File::create(record).expect("room");
+        Bare::start(boot, card, Some(record), Start::On)
+    }
+
+    /// Goes on with a card where the kernel begins the first program.
+    pub fn restored(boot: &Boot, card: &Path) -> Bare {
+        let mut bare = Bare::start(boot, card, None, Start::Restored);
+        bare.console.write_all(b"\n").expect("QEMU lives");
+        bare
+    }
+
+    fn start(boot: &Boot, card: &Path, record: Option<&Path>, start: Start) -> Bare {
+        let said = card.with_extension("console");
+        let _ = fs::remove_file(&said);
+        let pair = || UnixStream::pair().expect("a pair of sockets");
+        let ((console, console_end), (qmp, qmp_end)) = (pair(), pair());
+        let ends = [console_end.as_raw_fd(), qmp_end.as_raw_fd()];
         let mut command = Command::new("qemu-system-aarch64");
         command.args(["-M", "virt", "-cpu", "cortex-a53", "-m", "256", "-accel", "tcg,thread=single"]);
         command.args(["-nodefaults", "-no-user-config", "-display", "none"]);
         command.arg("-kernel").arg(&boot.kernel).arg("-initrd").arg(&boot.initramfs);
-        command.args(["-append", "console=ttyAMA0 quiet panic=1 oops=panic"]);
-        command.arg("-serial").arg(format!("file:{}", console.display()));
+        let hold = if start == Start::On { "" } else { " rdinit=/hold" };
+        command.args(["-append", &format!("console=ttyAMA0 quiet panic=1 oops=panic{hold}")]);
+        let log = said.display();
+        command.args(["-chardev", &format!("socket,id=console,fd={},logfile={log}", ends[0])]);
+        command.args(["-serial", "chardev:console", "-mon", "chardev=qmp,mode=control"]);
+        command.args(["-chardev", &format!("socket,id=qmp,fd={}", ends[1])]);
         command.args(["-device", "virtio-serial-pci", "-chardev", "stdio,id=agent,signal=off"]);
         command.args(["-device", "virtconsole,chardev=agent"]);
         let card = card.display();
@@ -63,25 +140,42 @@ impl Bare {
             command.args(["-blockdev", &block]);
         }
         command.arg("-device").arg(format!("virtio-blk-pci,drive={top}"));
+        if start == Start::Restored {
+            command.arg("-incoming").arg(format!("exec:cat {}", boot.state.display()));
+        }
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let us = nix::unistd::getpid();
         let prepare = move || {
             set_pdeathsig(Signal::SIGKILL)?;
             // Whoever died in the meantime sends no signal any more.
-            if nix::unistd::getppid() == us { Ok(()) } else { Err(nix::errno::Errno::ESRCH.into()) }
+            if nix::unistd::getppid() != us {
+                return Err(nix::errno::Errno::ESRCH.into());
+            }
+            for end in ends {
+                // SAFETY: open in the parent as long as this runs, and so in this copy of it.
+                let end = unsafe { BorrowedFd::borrow_raw(end) };
+                fcntl(end, FcntlArg::F_SETFD(FdFlag::empty()))?;
+            }
+            Ok(())
         };
         // SAFETY: system calls only, no allocation and no lock, between fork and exec.
         unsafe { command.pre_exec(prepare) };
         let mut qemu = command.spawn().expect("QEMU (apt-get install -y qemu-system-arm)");
         let (to, from) = (qemu.stdin.take().expect("a pipe"), qemu.stdout.take().expect("a pipe"));
         let (sender, lines) = channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
-                // Nobody listens any more: the machine is switched off.
-                let _ = sender.send(String::from_utf8_lossy(&line).trim().to_owned());
-            }
-        });
-        Bare { qemu, to, lines, console }
+        // A console that is not read holds the machine up.
+        let (of_console, from_console) = (sender.clone(), console.try_clone().expect("a socket"));
+        forward(BufReader::new(from_console), "console: ", of_console);
+        forward(BufReader::new(from), "", sender);
+        Bare { qemu, to, lines, console, qmp, said }
+    }
+
+    /// Tells QEMU something, and waits until it says this.
+    fn monitor(&mut self, command: &str, awaited: &str) {
+        writeln!(self.qmp, "{command}").expect("QEMU lives");
+        // One reader for each command: what it has read too much of is QEMU's news.
+        let lines = BufReader::new(&self.qmp).lines().map_while(Result::ok);
+        lines.filter(|line| line.contains(awaited)).next().unwrap_or_else(|| panic!("no answer to {command}"));
     }
 
     /// The first line that begins with one of these: which one, and the rest of it.
@@ -95,7 +189,7 @@ impl Bare {
                 None => others = others + &line + "\n",
             }
         }
-        let console = std::fs::read(&self.console).unwrap_or_default();
+        let console = fs::read(&self.said).unwrap_or_default();
         let console = String::from_utf8_lossy(&console);
         let tail = console.get(console.len().saturating_sub(3000)..).unwrap_or(&console);
         Err(format!("no line of {beginnings:?}, but:\n{others}\non the console:\n{tail}"))
@@ -112,4 +206,14 @@ impl Bare {
     pub fn send(&mut self, order: &str) {
         writeln!(self.to, "{order}").expect("QEMU lives");
     }
+}
+
+/// Passes lines on until there are no more.
+fn forward(from: impl BufRead + Send + 'static, beginning: &'static str, to: Sender<String>) {
+    std::thread::spawn(move || {
+        for line in from.split(b'\n').map_while(Result::ok) {
+            // Nobody listens any more: the machine is switched off.
+            let _ = to.send(format!("{beginning}{}", String::from_utf8_lossy(&line).trim()));
+        }
+    });
 }

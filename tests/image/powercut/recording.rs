@@ -91,7 +91,7 @@ impl Recording {
             folder: folder.into(),
             record: Record::read(&folder.join("record")).expect("the record"),
             notes: notes.lines().map(Note::read).collect(),
-            boot: Boot { kernel: folder.join("kernel"), initramfs: folder.join("initramfs") },
+            boot: Boot::of(folder),
         }
     }
 
@@ -111,16 +111,15 @@ impl Recording {
         card.put("/programs/agent", include_bytes!("agent"));
         card.put("/programs/generation", include_bytes!("generation"));
         let folder = card.folder.clone();
-        let boot = Boot { kernel: folder.join("kernel"), initramfs: folder.join("initramfs") };
-        fs::write(&boot.kernel, card.get("/kernel.img").expect("a kernel")).expect("room");
+        let boot = Boot::of(&folder);
+        fs::write(&boot.kernel, card.get("/vmlinuz").expect("a kernel")).expect("room");
         fs::write(&boot.initramfs, card.get("/initramfs.gz").expect("an initramfs")).expect("room");
         let recorded = folder.join("recorded");
         super::copy(&card.path(), &recorded);
-        File::create(folder.join("record")).expect("room");
         let mut run = Run {
             record: folder.join("record"),
             notes: Vec::new(),
-            bare: Bare::power_on(&boot, &recorded, Some(&folder.join("record"))),
+            bare: Bare::recorded(&boot, &recorded, &folder.join("record")),
             generation: 1,
             line: 0,
         };
@@ -130,6 +129,7 @@ impl Recording {
         let _ = fs::remove_file(recorded);
         let lines: Vec<String> = notes.iter().map(|note| format!("{note}\n")).collect();
         fs::write(folder.join("notes"), lines.concat()).expect("room");
+        boot.hold(&card.path());
         Recording::kept(&folder)
     }
 
