@@ -118,7 +118,7 @@ fn where_nothing_is_said_nobody_logs_in_nothing_is_copied_and_nothing_listens() 
     assert_eq!(machine.read("run/shadow"), machine.read("etc/shadow.locked"));
     assert_eq!(fs::read_link(machine.at("run/localtime")).unwrap(), Path::new("/usr/share/zoneinfo/UTC"));
     assert_eq!(fs::read_dir(machine.at("data/programs")).unwrap().count(), 0);
-    for path in ["run/multusd.d", "run/root", "run/openntpd.conf", "boot/outputs.txt"] {
+    for path in ["run/multusd.d", "run/root", "run/chrony.conf", "boot/outputs.txt"] {
         assert!(!machine.at(path).exists(), "{path}");
     }
 }
@@ -129,14 +129,13 @@ fn servers_of_the_time_are_asked_by_a_program_that_is_supervised_and_without_the
     machine.write("boot/multusd.cfg", b"[system]\nntp = pool.ntp.org, 192.168.1.1 2001:db8::1\n");
     let output = machine.set_up();
     assert!(output.status.success() && words(&output).is_empty(), "{}", words(&output));
-    assert_eq!(
-        machine.read("run/openntpd.conf"),
-        "servers pool.ntp.org\nservers 192.168.1.1\nservers 2001:db8::1\n"
-    );
+    let servers = "server pool.ntp.org iburst\nserver 192.168.1.1 iburst\nserver 2001:db8::1 iburst\n";
+    let text = machine.read("run/chrony.conf");
+    assert!(text.starts_with(servers) && text.contains("\nmakestep 1 10\n"), "{text}");
     let section = machine.at("run/multusd.d/ntp.cfg");
     assert_eq!(
         machine.read("run/multusd.d/ntp.cfg"),
-        "[program:ntp]\ncommand = /usr/sbin/board-time\nstartsecs = 1\n\
+        "[program:ntp]\ncommand = /usr/sbin/chronyd -d -u chrony -f /run/chrony.conf\nstartsecs = 1\n\
          restart_delay_max = 5min\n"
     );
     let check = Command::new(env!("CARGO_BIN_EXE_multusd")).arg("--check").arg(&section).output().unwrap();

@@ -24,9 +24,12 @@ const KEYS_BYTES_MAX: usize = 1 << 20;
 const SSH: &str =
     "[program:ssh]\ncommand = /usr/sbin/dropbear -F -E -s -R\nstartsecs = 1\nrestart_delay_max = 1min\n";
 
-/// The time, by openntpd: set once at its start, then kept.
-const NTP: &str = "[program:ntp]\ncommand = /usr/sbin/board-time\nstartsecs = 1\n\
+/// The time, by chrony: set when it is first heard of, then kept; nobody is served, nobody may ask.
+const NTP: &str = "[program:ntp]\ncommand = /usr/sbin/chronyd -d -u chrony -f /run/chrony.conf\nstartsecs = 1\n\
                    restart_delay_max = 5min\n";
+/// A step at any of the first answers, however late they come: a board without a clock is years behind.
+const CHRONY: &str = "makestep 1 10\ndriftfile /run/chrony/drift\npidfile /run/chrony/pid\nbindcmdaddress /run/chrony/sock\n\
+                      cmdport 0\nport 0\n";
 /// What the firmware is told of outputs: some bytes of each.
 const LINES_BYTES_MAX: usize = 1 << 16;
 
@@ -194,8 +197,9 @@ impl Machine {
             file::remove(&self.at("run/multusd.d/ntp.cfg"));
             return Ok(());
         }
-        let lines = config.system.ntp.iter().map(|server| ["servers ", server, "\n"].concat());
-        file::replace(&self.at("run/openntpd.conf"), lines.collect::<String>().as_bytes())?;
+        let lines = config.system.ntp.iter().map(|server| ["server ", server, " iburst\n"].concat());
+        let text = lines.chain([CHRONY.into()]).collect::<String>();
+        file::replace(&self.at("run/chrony.conf"), text.as_bytes())?;
         self.add_section("ntp.cfg", NTP)
     }
 

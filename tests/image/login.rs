@@ -4,6 +4,7 @@ use std::fs;
 use std::net::{TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::time::Instant;
 
 use super::card::Card;
 use super::guest::guest_seconds;
@@ -67,6 +68,7 @@ fn a_key_on_the_card_opens_ssh_for_its_owner_alone_and_ntp_sets_the_clock() {
     // What listens at the guest's 10.0.2.2 is this machine.
     let clock = UdpSocket::bind("127.0.0.1:123").expect("port 123 (needs root, and no NTP server here)");
     std::thread::spawn(move || {
+        let began = Instant::now();
         let mut question = [0; 48];
         while let Ok((_, from)) = clock.recv_from(&mut question) {
             // RFC 5905: version 4, server, stratum 1; the asker's time back, then ours twice.
@@ -74,8 +76,12 @@ fn a_key_on_the_card_opens_ssh_for_its_owner_alone_and_ntp_sets_the_clock() {
             answer[..4].copy_from_slice(&[0x24, 1, question[2], 0xec]);
             answer[12..16].copy_from_slice(b"TEST");
             answer[24..32].copy_from_slice(&question[40..48]);
+            let now = began.elapsed();
+            let seconds = THEN.wrapping_add(NTP_EPOCH).wrapping_add(now.as_secs() as u32);
+            let fraction = (u64::from(now.subsec_nanos()) << 32) / 1_000_000_000;
             for at in [16, 32, 40] {
-                answer[at..at + 4].copy_from_slice(&THEN.wrapping_add(NTP_EPOCH).to_be_bytes());
+                answer[at..at + 4].copy_from_slice(&seconds.to_be_bytes());
+                answer[at + 4..at + 8].copy_from_slice(&(fraction as u32).to_be_bytes());
             }
             let _ = clock.send_to(&answer, from);
         }

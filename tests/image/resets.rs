@@ -88,7 +88,10 @@ fn killed_stopped_or_panicked_with_a_live_output_is_a_reset_within_the_timeout_a
     machine.ok("multusctl watchdog");
     let reasons = machine.ok("multusctl reasons; multusctl status");
     println!("{reasons}");
-    assert!(reasons.matches("without an order: power lost, reset or kernel failure").count() >= 2, "{reasons}");
+    assert!(
+        reasons.matches("without an order: power lost, reset or kernel failure").count() >= 2,
+        "{reasons}"
+    );
     machine.power_off();
     card.check();
 }
