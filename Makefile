@@ -27,7 +27,9 @@ BOARD ?= rpi3-64
 CONFIG ?= board/multusd.cfg
 
 image: ## An SD-card image: make image BOARD=rpi0|rpi2|rpi3-64|rpi-zero2|rpi4-64|rpi5|qemu-virt|all [CONFIG=my.cfg]
-	@scripts/need image $(RELEASE) $(IMAGE)
+	@scripts/need image $(RUST) $(RELEASE) $(IMAGE)
+	@# What reads it here, before a board does.
+	@if [ '$(CONFIG)' != board/multusd.cfg ]; then cargo build --release; fi
 	@release/build $$(board/image --executables $(BOARD))
 	@board/image $(BOARD) --config $(CONFIG)
 

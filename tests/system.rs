@@ -136,7 +136,7 @@ fn servers_of_the_time_are_asked_by_a_program_that_is_supervised_and_without_the
     let section = machine.at("run/multusd.d/ntp.cfg");
     assert_eq!(
         machine.read("run/multusd.d/ntp.cfg"),
-        "[program:ntp]\ncommand = /usr/sbin/ntpd -d -s -f /run/openntpd.conf\nstartsecs = 1\n\
+        "[program:ntp]\ncommand = /usr/sbin/board-time\nstartsecs = 1\n\
          restart_delay_max = 5min\n"
     );
     let check = Command::new(env!("CARGO_BIN_EXE_multusd")).arg("--check").arg(&section).output().unwrap();

@@ -25,7 +25,7 @@ const SSH: &str =
     "[program:ssh]\ncommand = /usr/sbin/dropbear -F -E -s -R\nstartsecs = 1\nrestart_delay_max = 1min\n";
 
 /// The time, by openntpd: set once at its start, then kept.
-const NTP: &str = "[program:ntp]\ncommand = /usr/sbin/ntpd -d -s -f /run/openntpd.conf\nstartsecs = 1\n\
+const NTP: &str = "[program:ntp]\ncommand = /usr/sbin/board-time\nstartsecs = 1\n\
                    restart_delay_max = 5min\n";
 /// What the firmware is told of outputs: some bytes of each.
 const LINES_BYTES_MAX: usize = 1 << 16;

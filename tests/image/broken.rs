@@ -64,6 +64,8 @@ fn a_very_first_boot_with_a_broken_file_drives_nothing_lets_nobody_in_and_says_w
     let mut machine = card.power_on();
     let said = machine.said(guest_seconds(120), PROMPT);
     assert!(said.contains(&format!("multusd.cfg:{line}")), "{line}: {said}");
+    // It is to be reached and helped, not more.
+    assert!(said.contains("network") && !said.contains("pump  "), "{said}");
     assert!(!machine.line(RELAY));
     machine.send("\n");
     machine.said(guest_seconds(60), "Nobody can log in here");

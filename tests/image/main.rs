@@ -30,6 +30,7 @@ mod powercut;
 mod qmp;
 mod resets;
 mod running;
+
 #[path = "../qemu/wire.rs"]
 mod wire;
 mod writes;

@@ -1,10 +1,13 @@
 //! A machine that runs from a card: started as the firmware would, spoken to through its serial console, where
 //! it is logged in like anybody.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
 use std::fs;
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nanoserde::DeJson;
 
@@ -246,22 +249,55 @@ impl Running {
         println!("{}: all programs started {began:.1} s after the kernel; {figures}", self.name);
     }
 
-    /// What has passed of the machine's time since then, without what QEMU waited for a processor.
-    pub fn passed(&self, since: Moment) -> f64 {
-        let starved = self.guest.starved().saturating_sub(since.starved);
-        since.at.elapsed().saturating_sub(starved).as_secs_f64()
+    /// A point of the machine's time.
+    pub fn moment(&self) -> Moment {
+        Moment { at: Instant::now(), waits: self.waits() }
     }
 
-    pub fn moment(&self) -> Moment {
-        Moment { at: Instant::now(), starved: self.guest.starved() }
+    /// What has passed of the machine's time since then.
+    pub fn passed(&self, since: &Moment) -> Passed {
+        let waits = self.waits();
+        let starved = waits.iter().map(|(thread, ns)| ns - since.waits.get(thread).unwrap_or(ns));
+        let starved = starved.max().unwrap_or(0) as f64 / 1e9;
+        Passed { seconds: since.at.elapsed().as_secs_f64(), starved }
+    }
+
+    /// How long each of QEMU's threads has wanted a processor and got none, in nanoseconds.
+    fn waits(&self) -> BTreeMap<OsString, u64> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.qemu_pid())).into_iter().flatten().flatten();
+        let waits = tasks.filter_map(|task| {
+            // Time on a processor, time in the queue for one, turns.
+            let line = fs::read_to_string(task.path().join("schedstat")).ok()?;
+            Some((task.file_name(), line.split_whitespace().nth(1)?.parse().ok()?))
+        });
+        waits.collect()
     }
 }
 
-/// A point in time, and QEMU's hunger until then.
-#[derive(Clone, Copy)]
+/// A point in time, and how hungry QEMU's threads were until then.
 pub struct Moment {
     at: Instant,
-    starved: Duration,
+    waits: BTreeMap<OsString, u64>,
+}
+
+/// A time by the machine's clock, which runs on while this machine has no processor for it.
+pub struct Passed {
+    pub seconds: f64,
+    /// How long the hungriest of QEMU's threads stood still of it.
+    pub starved: f64,
+}
+
+impl Passed {
+    /// No longer than this, but for what this machine took away.
+    pub fn is_within(&self, seconds: f64) -> bool {
+        self.seconds - self.starved <= seconds
+    }
+}
+
+impl fmt::Display for Passed {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{:.1} s (of which QEMU waited {:.1} s for a processor)", self.seconds, self.starved)
+    }
 }
 
 /// A kernel of the card's own, in a form QEMU takes.

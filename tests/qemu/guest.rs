@@ -267,11 +267,6 @@ impl Guest {
         self.machine.qmp(command, arguments)
     }
 
-    /// How long QEMU has waited for a processor: see Machine.
-    pub fn starved(&self) -> Duration {
-        self.machine.starved()
-    }
-
     /// QEMU's process number.
     pub fn qemu_pid(&self) -> u32 {
         self.machine.pid()
