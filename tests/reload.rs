@@ -25,6 +25,17 @@ fn kept(instance: &Instance) -> String {
     fs::read_to_string(instance.dir.join("state/last-good.cfg")).unwrap_or_default()
 }
 
+/// What stands in for a broken file: what a reload has accepted since, or the last good one.
+fn stands_in(instance: &Instance) -> String {
+    fs::read_to_string(instance.dir.join("state/last-reloaded.cfg")).unwrap_or_else(|_| kept(instance))
+}
+
+/// The file is broken, and does not say where the state is kept; the copy must be found anyway.
+fn break_file(instance: &Instance) {
+    let broken = format!("[multusd]\nstate_dir = {}/state\n[program:\0", instance.dir.display());
+    fs::write(instance.config_path(), broken).unwrap();
+}
+
 fn await_kept(instance: &Instance, text: &str) {
     instance.await_that(&format!("last good: {text}"), || kept(instance).contains(text));
 }
@@ -194,7 +205,7 @@ fn a_kill_of_everything_while_the_last_good_copy_is_saved_leaves_old_or_new() {
     // A machine that is fast, or busy, needs more of them until both has happened.
     while round < 12 || round < 100 && (saved == 0 || saved == round) {
         round += 1;
-        let before = kept(&instance);
+        let before = stands_in(&instance);
         instance.write_config_with(keys, &program(&format!("a{round}"), ""));
         // Every third is not even waited for: then the kill may come first.
         match round % 3 {
@@ -204,12 +215,10 @@ fn a_kill_of_everything_while_the_last_good_copy_is_saved_leaves_old_or_new() {
         wait(Duration::from_micros(random.below(16_000)));
         instance.kill_both();
         // It is whole: with a broken file it is what the next life starts with.
-        // The broken file does not say where the state is kept; the copy must be found anyway.
-        let broken = format!("[multusd]\nstate_dir = {}/state\n[program:\0", instance.dir.display());
-        fs::write(instance.config_path(), broken).unwrap();
+        break_file(&instance);
         instance.launch();
         // Not before: the job that saves dies with the guard, but not in the same moment.
-        let after = kept(&instance);
+        let after = stands_in(&instance);
         saved += u32::from(after != before);
         assert!(after == before || after.contains(&format!("[program:a{round}]")), "{after}");
         let found = names(&instance);
@@ -219,6 +228,28 @@ fn a_kill_of_everything_while_the_last_good_copy_is_saved_leaves_old_or_new() {
         await_kept(&instance, &format!("[program:a{round}]"));
     }
     assert!(saved > 0 && saved < round, "saved in {saved} rounds of {round}: this test tests nothing");
+}
+
+#[test]
+fn what_a_reload_has_accepted_stands_in_for_a_broken_file_before_it_has_proved_itself() {
+    let keys = "reload_watch = 1h\n";
+    let mut instance = Instance::start_with("reload-accepted", keys, &program("a", ""));
+    await_kept(&instance, "[program:a]");
+    for name in ["b", "c"] {
+        instance.write_config_with(keys, &program(name, ""));
+        instance.ctl_ok(&["reload"]);
+    }
+    instance.kill_both();
+    break_file(&instance);
+    instance.launch();
+    assert_eq!(names(&instance), ["c"]);
+    assert!(kept(&instance).contains("[program:a]"), "it is not called good yet");
+    // A file that is whole is what holds, and nothing else is left.
+    instance.kill_both();
+    instance.write_config_with(keys, &program("d", ""));
+    instance.launch();
+    await_kept(&instance, "[program:d]");
+    assert!(stands_in(&instance).contains("[program:d]"));
 }
 
 #[test]

@@ -31,7 +31,7 @@ pub struct Boot {
     pub kernel: PathBuf,
     pub initramfs: PathBuf,
     /// The machine as it is when the first program begins.
-    state: PathBuf,
+    pub state: PathBuf,
 }
 
 impl Boot {

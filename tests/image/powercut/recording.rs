@@ -87,11 +87,16 @@ impl Recording {
     /// One that was made before: for a failure's causes.
     pub fn kept(folder: &Path) -> Recording {
         let notes = fs::read_to_string(folder.join("notes")).expect("the notes of a recording");
+        let boot = Boot::of(folder);
+        // Also removed by whoever wants to try another initramfs.
+        if !boot.state.exists() {
+            boot.hold(&folder.join("card"));
+        }
         Recording {
             folder: folder.into(),
             record: Record::read(&folder.join("record")).expect("the record"),
             notes: notes.lines().map(Note::read).collect(),
-            boot: Boot::of(folder),
+            boot,
         }
     }
 
@@ -129,7 +134,6 @@ impl Recording {
         let _ = fs::remove_file(recorded);
         let lines: Vec<String> = notes.iter().map(|note| format!("{note}\n")).collect();
         fs::write(folder.join("notes"), lines.concat()).expect("room");
-        boot.hold(&card.path());
         Recording::kept(&folder)
     }
 
