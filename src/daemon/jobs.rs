@@ -196,7 +196,12 @@ pub fn prepare(path: &Path, around: &dyn Fn(&config::Config) -> SurroundingsOwne
     let (resolved, errors) = resolve_all(&loaded.config, &around);
     let missing = sentences(&loaded, &errors).collect();
     let warnings = loaded.warnings.iter().map(|warning| warning.to_string()).collect();
-    Ok(Read { prepared: Prepared { text: loaded.canonical, resolved }, warnings, missing, files: loaded.sources.names })
+    Ok(Read {
+        prepared: Prepared { text: loaded.canonical, resolved },
+        warnings,
+        missing,
+        files: loaded.sources.names,
+    })
 }
 
 /// What a configuration needs and this machine has not, a sentence each.

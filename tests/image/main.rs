@@ -12,9 +12,9 @@ mod card;
 mod config_txt;
 #[path = "../qemu/cpio.rs"]
 mod cpio;
+mod eio;
 #[path = "../qemu/ending.rs"]
 mod ending;
-mod eio;
 mod firmware;
 mod flashing;
 #[path = "../qemu/guest.rs"]

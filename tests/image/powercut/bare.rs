@@ -175,7 +175,10 @@ impl Bare {
         writeln!(self.qmp, "{command}").expect("QEMU lives");
         // One reader for each command: what it has read too much of is QEMU's news.
         let lines = BufReader::new(&self.qmp).lines().map_while(Result::ok);
-        lines.filter(|line| line.contains(awaited)).next().unwrap_or_else(|| panic!("no answer to {command}"));
+        lines
+            .filter(|line| line.contains(awaited))
+            .next()
+            .unwrap_or_else(|| panic!("no answer to {command}"));
     }
 
     /// The first line that begins with one of these: which one, and the rest of it.
