@@ -135,7 +135,7 @@ impl Daemon {
         // From here on a successor takes over; before, it begins this life again.
         page.keep(Keep::Config, Some(memory));
         if is_the_file {
-            daemon.keep_last_good();
+            daemon.keep_last_good(true);
         }
         daemon.tend_boots();
         Ok(daemon)

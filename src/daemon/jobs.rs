@@ -11,9 +11,9 @@ use crate::sys::proc::{MARKER, Quarry};
 use crate::sys::users::Accounts;
 use crate::sys::{cgroup, file, proc, tcp};
 
-use super::bundled;
 use super::files::RealFiles;
 use super::spec::{Base, Resolved, Surroundings, resolve};
+use super::{bundled, last_good};
 
 /// Jobs that belong to no program; index of `Page::job`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,15 +175,21 @@ pub struct Read {
     pub missing: Vec<String>,
     /// The files it is made of.
     files: Vec<String>,
+    state_dir: String,
 }
 
 impl Read {
-    /// Returns when all it is made of is on storage: from then on a power cut leaves it. An error is a sentence.
+    /// Returns when all it is made of is on storage, and a copy of it where no editor can break it: from then on a power cut
+    /// leaves it. An error is a sentence.
     pub fn settle(&self) -> Result<(), String> {
         self.files.iter().try_for_each(|name| {
             let result = file::settle(Path::new(name));
             result.map_err(|error| [name, ": cannot be brought to storage: ", &error.to_string()].concat())
-        })
+        })?;
+        if last_good::keep_reloaded(Path::new(&self.state_dir), &self.prepared.text).is_err() {
+            say!("{}{}", last_good::NOT_KEPT, self.state_dir);
+        }
+        Ok(())
     }
 }
 
@@ -201,6 +207,7 @@ pub fn prepare(path: &Path, around: &dyn Fn(&config::Config) -> SurroundingsOwne
         warnings,
         missing,
         files: loaded.sources.names,
+        state_dir: loaded.config.daemon.state_dir,
     })
 }
 

@@ -139,10 +139,7 @@ impl Daemon {
             Job::Find => self.take_found_line(code),
             Job::Verify => self.finish_verifying(code == 0),
             Job::Save if code == 0 => {}
-            Job::Save => say!(
-                "the last good configuration could not be kept in {}",
-                self.in_force.config.daemon.state_dir
-            ),
+            Job::Save => say!("{}{}", last_good::NOT_KEPT, self.in_force.config.daemon.state_dir),
         }
     }
 
@@ -509,7 +506,7 @@ impl Daemon {
             Some(culprit) => self.roll_back(&culprit),
             None if clock::now() >= until => {
                 self.end_probation();
-                self.keep_last_good();
+                self.keep_last_good(false);
             }
             None => {}
         }
@@ -548,6 +545,7 @@ impl Daemon {
         if let Some((prepared, config)) = understand(&bytes) {
             self.page.keep_as(Keep::ConfigBefore, Keep::Config);
             self.apply(InForce::new(config, prepared.resolved), false);
+            self.keep_last_good(true);
             self.set_note(format_args!(
                 "the last change was taken back, because {culprit} kept failing with it"
             ));
@@ -555,8 +553,8 @@ impl Daemon {
         self.end_probation();
     }
 
-    /// Keeps the configuration in force for a start with a broken file.
-    pub(super) fn keep_last_good(&mut self) {
+    /// Keeps the configuration in force for a start with a broken file; with `is_only`, no other.
+    pub(super) fn keep_last_good(&mut self, is_only: bool) {
         let slot = self.page.job(Job::Save as usize);
         let number = self.page.kept(Keep::Config);
         let Some(number) = number.filter(|_| !slot.is_alive()) else { return };
@@ -565,7 +563,7 @@ impl Daemon {
         let started = process::spawn_job(slot, 1, || {
             let bytes = file::read_memory(poll::borrow(number)).unwrap_or_default();
             match Prepared::from_bytes(&bytes) {
-                Some(prepared) if last_good::keep(directory, &prepared.text).is_ok() => 0,
+                Some(prepared) if last_good::keep(directory, &prepared.text, is_only).is_ok() => 0,
                 _ => 1,
             }
         });

@@ -111,7 +111,7 @@ impl Machine {
     fn fall_back(&self) -> Result<(), String> {
         let mut text = file::read(&self.at("etc/multusd.d/image.cfg")).map_err(words)?;
         text.extend(file::read(&self.at("run/multusd.d/ssh.cfg")).unwrap_or_default());
-        last_good::keep(&self.at("var/lib/multusd"), &String::from_utf8_lossy(&text)).map_err(words)
+        last_good::keep(&self.at("var/lib/multusd"), &String::from_utf8_lossy(&text), true).map_err(words)
     }
 
     /// /etc/shadow leads to a file in memory: without a password in the configuration nobody logs in.

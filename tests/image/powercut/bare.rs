@@ -54,13 +54,8 @@ impl Boot {
         let boot = Boot { kernel: self.kernel.clone(), initramfs, state: self.state.clone() };
         let mut bare = Bare::start(&boot, card, None, Start::Held);
         bare.any(&["console: held".into()]).unwrap_or_else(|error| panic!("{error}"));
-        bare.monitor(r#"{"execute":"qmp_capabilities"}"#, "return");
-        bare.monitor(
-            r#"{"execute":"migrate-set-capabilities","arguments":{"capabilities":[{"capability":"events","state":true}]}}"#,
-            "return",
-        );
         let uri = format!("exec:cat >{}", self.state.display());
-        bare.monitor(&format!(r#"{{"execute":"migrate","arguments":{{"uri":"{uri}"}}}}"#), "\"completed\"");
+        bare.migrate("migrate", &uri, "\"completed\"");
     }
 }
 
@@ -82,6 +77,8 @@ pub struct Bare {
     lines: Receiver<String>,
     console: UnixStream,
     qmp: UnixStream,
+    /// Lines that nobody waited for.
+    others: String,
     /// What the console said, without a limit.
     said: PathBuf,
 }
@@ -103,6 +100,8 @@ impl Bare {
     /// Goes on with a card where the kernel begins the first program.
     pub fn restored(boot: &Boot, card: &Path) -> Bare {
         let mut bare = Bare::start(boot, card, None, Start::Restored);
+        bare.migrate("migrate-incoming", &format!("exec:cat {}", boot.state.display()), "\"RESUME\"");
+        // Not earlier: what is typed into a machine without its state is lost.
         bare.console.write_all(b"\n").expect("QEMU lives");
         bare
     }
@@ -141,7 +140,7 @@ impl Bare {
         }
         command.arg("-device").arg(format!("virtio-blk-pci,drive={top}"));
         if start == Start::Restored {
-            command.arg("-incoming").arg(format!("exec:cat {}", boot.state.display()));
+            command.args(["-incoming", "defer"]);
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let us = nix::unistd::getpid();
@@ -167,42 +166,51 @@ impl Bare {
         let (of_console, from_console) = (sender.clone(), console.try_clone().expect("a socket"));
         forward(BufReader::new(from_console), "console: ", of_console);
         forward(BufReader::new(from), "", sender);
-        Bare { qemu, to, lines, console, qmp, said }
+        Bare { qemu, to, lines, console, qmp, others: String::new(), said }
     }
 
-    /// Tells QEMU something, and waits until it says this.
-    fn monitor(&mut self, command: &str, awaited: &str) {
-        writeln!(self.qmp, "{command}").expect("QEMU lives");
-        // One reader for each command: what it has read too much of is QEMU's news.
-        let lines = BufReader::new(&self.qmp).lines().map_while(Result::ok);
-        lines
-            .filter(|line| line.contains(awaited))
-            .next()
-            .unwrap_or_else(|| panic!("no answer to {command}"));
+    /// Moves the machine's state, and waits until QEMU says this.
+    fn migrate(&mut self, command: &str, uri: &str, awaited: &str) {
+        let capabilities = r#"{"capabilities":[{"capability":"events","state":true}]}"#;
+        let commands = [
+            r#"{"execute":"qmp_capabilities"}"#,
+            &format!(r#"{{"execute":"migrate-set-capabilities","arguments":{capabilities}}}"#),
+            &format!(r#"{{"execute":"{command}","arguments":{{"uri":"{uri}"}}}}"#),
+        ];
+        writeln!(self.qmp, "{}", commands.join("\n")).expect("QEMU lives");
+        let said = BufReader::new(&self.qmp).lines().map_while(Result::ok);
+        let mut all = String::new();
+        for line in said {
+            if line.contains(awaited) {
+                return;
+            }
+            all = all + &line + "\n";
+        }
+        panic!("{command}: {all}");
     }
 
     /// The first line that begins with one of these: which one, and the rest of it.
     pub fn any(&mut self, beginnings: &[String]) -> Result<(usize, String), String> {
         let until = Instant::now() + PATIENCE;
-        let mut others = String::new();
+        self.others.clear();
         while let Ok(line) = self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
             let found = beginnings.iter().position(|beginning| line.starts_with(beginning));
             match found {
                 Some(which) => return Ok((which, line[beginnings[which].len()..].to_owned())),
-                None => others = others + &line + "\n",
+                None => self.others += &(line + "\n"),
             }
         }
         let console = fs::read(&self.said).unwrap_or_default();
         let console = String::from_utf8_lossy(&console);
         let tail = console.get(console.len().saturating_sub(3000)..).unwrap_or(&console);
-        Err(format!("no line of {beginnings:?}, but:\n{others}\non the console:\n{tail}"))
+        Err(format!("no line of {beginnings:?}, but:\n{}\non the console:\n{tail}", self.others))
     }
 
     /// Gives an order in the guest's shell, which must succeed.
     pub fn ok(&mut self, order: &str) {
         self.send(order);
         let (_, code) = self.any(&["done ".into()]).unwrap_or_else(|error| panic!("{order}: {error}"));
-        assert_eq!(code, "0", "{order}");
+        assert_eq!(code, "0", "{order}: {}", self.others);
     }
 
     /// The same, without waiting for its end.
