@@ -60,7 +60,10 @@ impl Record {
         let mut entries = Vec::new();
         walk(
             bytes.len() as u64,
-            |at, head| Ok(head.copy_from_slice(&bytes[at as usize..][..32])),
+            |at, head| {
+                head.copy_from_slice(&bytes[at as usize..][..32]);
+                Ok(())
+            },
             |entry| entries.push(entry),
         )?;
         Ok(Record { bytes, entries })
