@@ -7,7 +7,7 @@ use super::firmware::{Files, Model, Resolved, model_named, resolve};
 /// The models that a board's `what` in boards.toml promises.
 const PROMISED: [(&str, &[&str]); 7] = [
     ("rpi0", &["1 A", "1 A+", "1 B", "1 B rev 2", "1 B+", "Zero", "Zero W"]),
-    ("rpi2", &["2 B"]),
+    ("rpi2", &["2 B", "3 B"]),
     ("rpi3-64", &["3 B", "3 B+", "3 A+", "CM3"]),
     ("rpi-zero2", &["Zero 2 W"]),
     ("rpi4-64", &["4 B", "400", "CM4"]),
@@ -53,6 +53,19 @@ fn the_firmware_finds_everything_it_looks_for_on_the_card_of_every_board_and_mod
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_readme_says_of_every_board_how_far_it_was_tried() {
+    let readme = include_str!("../../README.md");
+    for board in boards().keys().filter(|name| *name != "common") {
+        let row = readme.lines().find(|line| line.starts_with(&format!("| `{board}` |")));
+        let row = row.unwrap_or_else(|| panic!("{board} is not in the README's table"));
+        // Those of boots.rs and pi3.rs; every other one is not to be believed more than that.
+        let is_booted = ["rpi0", "rpi2", "rpi3-64", "qemu-virt"].contains(&board.as_str());
+        assert_eq!(row.contains("booted in QEMU"), is_booted, "{row}");
+        assert!(board == "qemu-virt" || row.contains("never run on hardware"), "{row}");
+    }
 }
 
 /// What an image of ours has to say besides: a kernel that dies restarts, and lines of no owner are let go.

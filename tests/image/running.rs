@@ -203,9 +203,15 @@ impl Running {
 
     /// Waits for a reset that was announced or is due, and logs in again.
     pub fn log_in_after_reset(&mut self, limit: GuestSeconds) -> String {
-        self.await_reset(limit);
-        self.began = Instant::now();
+        self.await_event("RESET", limit);
+        self.forget_fate();
         self.log_in()
+    }
+
+    /// After a reset: the machine begins anew.
+    pub fn forget_fate(&mut self) {
+        self.guest.forget_fate();
+        self.began = Instant::now();
     }
 
     /// Asks the machine to switch itself off, which leaves everything written; it is given until QEMU has gone.

@@ -203,13 +203,7 @@ impl Guest {
         }
     }
 
-    /// Waits for the reset that was announced or is due. What the console said before it is over.
-    pub fn await_reset(&mut self, limit: GuestSeconds) {
-        self.await_event("RESET", limit);
-        self.forget_fate();
-    }
-
-    /// After a reset: the machine begins anew.
+    /// After a reset: what the console said before it is over.
     pub fn forget_fate(&mut self) {
         self.machine.forget_fate();
         self.machine.agent.arrived.clear();
