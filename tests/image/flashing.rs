@@ -90,26 +90,3 @@ fn an_image_made_elsewhere_by_somebody_with_other_habits_is_the_same_bit_by_bit(
     assert!(same, "{} differs", elsewhere.display());
     fs::remove_dir_all(elsewhere).expect("the copy");
 }
-
-#[test]
-fn the_readme_and_the_guide_mark_each_board_as_the_table_of_boards_does() {
-    let read = |name: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).expect(name);
-    let (table, makefile) = (read("board/boards.toml"), read("Makefile"));
-    let pages = [read("README.md"), read("docs/image.md")];
-    let mut boards = 0;
-    for section in table.split("\n[").skip(1).filter(|section| !section.starts_with("common]")) {
-        let (name, rest) = section.split_once(']').expect("a table");
-        let status =
-            rest.split_once("\nstatus = \"").and_then(|(_, rest)| rest.split_once('"')).expect("a status").0;
-        for page in &pages {
-            let row = page.lines().find(|line| line.starts_with(&format!("| `{name}` |"))).expect(name);
-            assert!(row.contains(status), "{name} is said to be \"{row}\", and is: {status}");
-        }
-        assert!(
-            makefile.contains(&format!("|{name}")) || makefile.contains(&format!("BOARD={name}|")),
-            "{name}"
-        );
-        boards += 1;
-    }
-    assert_eq!(boards, 7);
-}
