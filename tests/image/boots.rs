@@ -1,6 +1,10 @@
 //! Acceptance 1: each board that QEMU has boots its image to running programs, one of them put on the card by the
 //! test. The Raspberry Pi 3 is in pi3.rs.
 
+use std::fs;
+use std::panic;
+
+use super::cache;
 use super::card::Card;
 
 /// A program of one's own.
@@ -18,7 +22,20 @@ fn a_raspberry_pi_zero_boots_the_image_to_running_programs() {
 
 #[test]
 fn a_raspberry_pi_2_boots_the_image_to_running_programs() {
-    boots("rpi2", "Raspberry Pi 2 Model B");
+    // Its four processors take turns on a host that may be busy, and the kernel's driver of the card falls over its own
+    // time limit of 10 s (bcm2835_finish_data has nothing to finish any more). A board would restart by itself; here it
+    // is tried again. Nothing else is forgiven.
+    let starved = || {
+        let console = cache::folder().join("run/image-boots-rpi2/boot-1/console");
+        fs::read(console).is_ok_and(|text| String::from_utf8_lossy(&text).contains("bcm2835_finish_data"))
+    };
+    for again in [true, true, false] {
+        match panic::catch_unwind(|| boots("rpi2", "Raspberry Pi 2 Model B")) {
+            Ok(()) => return,
+            Err(_) if again && starved() => println!("rpi2: starved, and tried again"),
+            Err(cause) => panic::resume_unwind(cause),
+        }
+    }
 }
 
 fn boots(board: &str, model: &str) {
