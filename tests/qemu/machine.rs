@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -37,14 +37,8 @@ impl Drop for Process {
     }
 }
 
-/// Starts QEMU with our ends of its wires: the agent's, the monitor's and qtest's.
-fn spawn(program: &str, folder: &Path, arguments: impl FnOnce(&Ends) -> Vec<String>) -> (Process, [Wire; 3]) {
-    let ((agent, agent_end), (qmp, qmp_end), (qtest, qtest_end)) = (Wire::pair(), Wire::pair(), Wire::pair());
-    let ends = [agent_end.as_raw_fd(), qmp_end.as_raw_fd(), qtest_end.as_raw_fd()];
-    let said = File::create(folder.join("qemu.log")).expect("QEMU's log");
-    let mut command = Command::new(program);
-    command.args(arguments(&Ends { agent: ends[0], qmp: ends[1], qtest: ends[2], folder }));
-    command.stdin(Stdio::null()).stdout(said.try_clone().expect("QEMU's log")).stderr(said);
+/// A QEMU that dies with the thread that starts it, and that is born with these descriptors.
+pub fn inherit<const COUNT: usize>(command: &mut Command, ends: [RawFd; COUNT]) {
     let us = nix::unistd::getpid();
     let prepare = move || {
         set_pdeathsig(Signal::SIGKILL)?;
@@ -61,6 +55,17 @@ fn spawn(program: &str, folder: &Path, arguments: impl FnOnce(&Ends) -> Vec<Stri
     };
     // SAFETY: system calls only, no allocation and no lock, between fork and exec.
     unsafe { command.pre_exec(prepare) };
+}
+
+/// Starts QEMU with our ends of its wires: the agent's, the monitor's and qtest's.
+fn spawn(program: &str, folder: &Path, arguments: impl FnOnce(&Ends) -> Vec<String>) -> (Process, [Wire; 3]) {
+    let ((agent, agent_end), (qmp, qmp_end), (qtest, qtest_end)) = (Wire::pair(), Wire::pair(), Wire::pair());
+    let ends = [agent_end.as_raw_fd(), qmp_end.as_raw_fd(), qtest_end.as_raw_fd()];
+    let said = File::create(folder.join("qemu.log")).expect("QEMU's log");
+    let mut command = Command::new(program);
+    command.args(arguments(&Ends { agent: ends[0], qmp: ends[1], qtest: ends[2], folder }));
+    command.stdin(Stdio::null()).stdout(said.try_clone().expect("QEMU's log")).stderr(said);
+    inherit(&mut command, ends);
     let child = command.spawn().unwrap_or_else(|error| {
         panic!("{program} does not start: {error} (apt-get install -y qemu-system-arm)")
     });

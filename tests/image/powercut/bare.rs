@@ -6,19 +6,15 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
-
 use super::super::cpio::Cpio;
+use super::super::machine;
 
 /// A boot takes 8 s; on a machine that does much else, many times that.
 const PATIENCE: Duration = Duration::from_secs(240);
@@ -143,22 +139,7 @@ impl Bare {
             command.args(["-incoming", "defer"]);
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let us = nix::unistd::getpid();
-        let prepare = move || {
-            set_pdeathsig(Signal::SIGKILL)?;
-            // Whoever died in the meantime sends no signal any more.
-            if nix::unistd::getppid() != us {
-                return Err(nix::errno::Errno::ESRCH.into());
-            }
-            for end in ends {
-                // SAFETY: open in the parent as long as this runs, and so in this copy of it.
-                let end = unsafe { BorrowedFd::borrow_raw(end) };
-                fcntl(end, FcntlArg::F_SETFD(FdFlag::empty()))?;
-            }
-            Ok(())
-        };
-        // SAFETY: system calls only, no allocation and no lock, between fork and exec.
-        unsafe { command.pre_exec(prepare) };
+        machine::inherit(&mut command, ends);
         let mut qemu = command.spawn().expect("QEMU (apt-get install -y qemu-system-arm)");
         let (to, from) = (qemu.stdin.take().expect("a pipe"), qemu.stdout.take().expect("a pipe"));
         let (sender, lines) = channel();
