@@ -57,7 +57,7 @@ fn defaults_are_the_documented_ones() {
         realtime_priority: 0,
         ..Daemon::default()
     };
-    assert_eq!(loaded("").config.daemon, expected);
+    assert_eq!(loaded("[multusd]\n").config.daemon, expected);
     let expected = LogConfig {
         ring: 256 << 10,
         flush: Millis(10_000),
@@ -67,7 +67,7 @@ fn defaults_are_the_documented_ones() {
         daily_alarm: 50 << 20,
         ..LogConfig::default()
     };
-    assert_eq!(loaded("").config.log, expected);
+    assert_eq!(loaded("[multusd]\n").config.log, expected);
 }
 
 #[test]
@@ -302,7 +302,7 @@ fn a_pattern_that_matches_the_main_file_does_not_include_it_again() {
 }
 
 #[test]
-fn keys_without_effect_and_an_empty_file_are_warned_of() {
+fn keys_without_effect_and_a_file_without_programs_are_warned_of() {
     let text = "[program:a]\ncommand = x\nstdout_events_enabled = true\nserverurl = AUTO\nnumprocs = 2\n";
     let warnings: Vec<String> = loaded(text).warnings.iter().map(Error::to_string).collect();
     assert_eq!(
@@ -312,7 +312,7 @@ fn keys_without_effect_and_an_empty_file_are_warned_of() {
             "multusd.cfg:4: serverurl has no effect here"
         ]
     );
-    let warnings: Vec<String> = loaded("").warnings.iter().map(Error::to_string).collect();
+    let warnings: Vec<String> = loaded("[multusd]\n").warnings.iter().map(Error::to_string).collect();
     assert_eq!(warnings, ["multusd.cfg: has no [program:NAME] section: nothing will run"]);
 }
 

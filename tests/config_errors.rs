@@ -9,6 +9,8 @@ use multusd::limits::{CONFIG_BYTES_MAX, INCLUDE_COUNT_MAX, PROGRAM_COUNT_MAX};
 
 #[rustfmt::skip]
 const CASES: &[(&str, &str, &str)] = &[
+    ("an empty file", "", "multusd.cfg: has no section: was it cut off? A machine that supervises nothing is written as [multusd]"),
+    ("a file of comments", "\u{feff}; all of it\r\n\r\n# was here\r\n", "multusd.cfg: has no section: was it cut off? A machine that supervises nothing is written as [multusd]"),
     ("a key before the first section", "command = /bin/a\n", "multusd.cfg:1: `command` stands before the first [section]"),
     ("an unclosed section", "[program:a\ncommand = /bin/a\n", "multusd.cfg:1: `[program:a` has no closing ]"),
     ("text after a section", "[program:a] b\n", "multusd.cfg:1: `b` stands after the section's ]"),

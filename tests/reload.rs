@@ -311,7 +311,7 @@ fn a_start_with_a_broken_file_uses_the_last_good_copy() {
     let start = format!("[multusd]\nstate_dir = {}/state\n", instance.dir.display());
     let torn = [&whole[..], b"[prog"].concat();
     let with_nul = [start.as_bytes(), b"[program:z]\ncommand = z\0\0\0\0\n"].concat();
-    for broken in [start.clone().into_bytes(), torn, with_nul].into_iter().skip(1) {
+    for broken in [torn, with_nul] {
         fs::write(instance.config_path(), broken).unwrap();
         instance.launch();
         instance.await_state("a", "running");

@@ -88,9 +88,18 @@ pub struct Loaded {
     pub canonical: String,
 }
 
-/// Reads the file at `path` and what it includes.
+/// Reads the file at `path` and what it includes. A file without any section is an error: that is what an editor or a
+/// file system leaves that lost power, and nobody's wish.
 pub fn load(files: &mut dyn Files, path: &str) -> Result<Loaded, Errors> {
-    let document = text::read(files, path);
+    let mut document = text::read(files, path);
+    if document.blocks.is_empty() && document.report.error_count() == 0 {
+        let sentence = "has no section: was it cut off? A machine that supervises nothing is written as [multusd]";
+        document.report.error(Place::default(), format_args!("{sentence}"));
+    }
+    understand(document)
+}
+
+fn understand(document: text::Document) -> Result<Loaded, Errors> {
     let canonical = canonical::print(&document.blocks);
     let (config, mut report) = assemble::assemble(document);
     if canonical.len() > CONFIG_BYTES_MAX {
@@ -106,9 +115,9 @@ pub fn load(files: &mut dyn Files, path: &str) -> Result<Loaded, Errors> {
 }
 
 /// Reads a text that stands for itself, as [`Loaded::canonical`] does: nothing can be included and
-/// no environment is there.
+/// no environment is there. An empty one is every default.
 pub fn load_text(text: &str) -> Result<Loaded, Errors> {
-    load(&mut OneText(text), "text")
+    understand(text::read(&mut OneText(text), "text"))
 }
 
 /// The machine as [`load_text`] sees it: one file.

@@ -52,6 +52,15 @@ fn a_broken_file_leaves_the_last_good_configuration_in_force_and_is_told_of() {
     assert_eq!(machine.status().config_note, None);
     machine.power_off();
     assert_eq!(card.text("/multusd.cfg").trim_start_matches('\u{feff}'), good);
+
+    // What an editor leaves that was cut off as it began: no wish to run nothing, and no reason to forget what ran.
+    card.put("/multusd.cfg", b"");
+    let mut machine = card.boot();
+    machine.all_up();
+    let shown = machine.ok("multusctl status");
+    assert!(shown.contains("in force, because: /boot/multusd.cfg: has no section"), "{shown}");
+    assert!(machine.line(RELAY));
+    machine.power_off();
     card.check();
 }
 

@@ -121,9 +121,24 @@ fn data_identity(card: &Card) -> Option<Vec<u8>> {
     Some(identity)
 }
 
+/// The file in which the firmware finds the levels of outputs.
+fn outputs(card: &Card) -> String {
+    card.get("/outputs.txt").map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+}
+
+/// The same, as the first generation of the configuration wants it; no other has an output.
+fn outputs_of_the_first(text: &str) -> bool {
+    text.lines().filter(|line| !line.starts_with('#')).eq(["gpio=17=op,dl"]) && text.ends_with('\n')
+}
+
 /// Boots it, and looks whether everything is there.
 fn judge(card: &Card, recording: &Recording, owed: &Owed) -> Result<String, String> {
     let before = data_identity(card);
+    // The firmware repairs nothing: to it the file is whole, or not there.
+    let text = outputs(card);
+    if !text.is_empty() && !outputs_of_the_first(&text) {
+        return Err(format!("the firmware reads {text:?}"));
+    }
     let mut bare = Bare::restored(&recording.boot, &card.path());
     let mut generation = None;
     for _ in 0..2 {
@@ -138,6 +153,11 @@ fn judge(card: &Card, recording: &Recording, owed: &Owed) -> Result<String, Stri
     let (least, most) = owed.generations;
     if !(least..=most).contains(&generation) {
         return Err(format!("generation {generation} runs"));
+    }
+    let text = outputs(card);
+    let is_right = if generation == 1 { outputs_of_the_first(&text) } else { text.is_empty() };
+    if !is_right {
+        return Err(format!("generation {generation}, and in outputs.txt is {text:?}"));
     }
     if before.is_some() && before != data_identity(card) {
         return Err("the data partition was formatted again".into());

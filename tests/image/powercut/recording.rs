@@ -12,9 +12,12 @@ use super::bare::{Bare, Boot};
 /// So large that the file system has the block size of a large one.
 const CARD_BYTES: u64 = 640 << 20;
 
-/// What the recorded configuration has besides the image's own. It begins and ends with what tells which one it is, and
-/// what is cut off is missed.
+/// What the recorded configuration has besides the image's own. It ends with what tells which one it is, so that what is cut
+/// off is missed. The output is a Raspberry Pi's, so that the firmware is told of it; the first reload removes it.
 const PROGRAMS: &str = "
+[output:relay]
+gpio = 17
+
 [program:agent]
 command = /bin/sh /data/programs/agent
 
@@ -214,7 +217,8 @@ impl Run {
         self.note(What::Begun(number));
         self.bare.ok("mount -o remount,rw /boot");
         self.bare.ok(&format!(
-            "sed 's/\\(programs.generation\\) .*\\r/\\1 {number}\\r/' /boot/multusd.cfg >/tmp/multusd.cfg"
+            "sed -e '/output:relay/,/gpio/d' -e 's/\\(programs.generation\\) .*\\r/\\1 {number}\\r/' /boot/multusd.cfg \
+             >/tmp/multusd.cfg"
         ));
         self.bare.ok("dd if=/tmp/multusd.cfg of=/boot/multusd.new conv=fsync 2>/dev/null");
         self.bare.ok("mv /boot/multusd.new /boot/multusd.cfg");
