@@ -93,7 +93,8 @@ pub struct Loaded {
 pub fn load(files: &mut dyn Files, path: &str) -> Result<Loaded, Errors> {
     let mut document = text::read(files, path);
     if document.blocks.is_empty() && document.report.error_count() == 0 {
-        let sentence = "has no section: was it cut off? A machine that supervises nothing is written as [multusd]";
+        let sentence =
+            "has no section: was it cut off? A machine that supervises nothing is written as [multusd]";
         document.report.error(Place::default(), format_args!("{sentence}"));
     }
     understand(document)

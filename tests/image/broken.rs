@@ -1,4 +1,4 @@
-//! Acceptance 2: with a broken file on the card the board does what it did before, or nothing; and says so.
+//! With a broken file on the card the board does what it did before, or nothing; and says so.
 
 use super::card::{Card, system_lines};
 use super::guest::guest_seconds;

@@ -17,6 +17,7 @@ mod eio;
 mod ending;
 mod firmware;
 mod flashing;
+mod foreign;
 #[path = "../qemu/guest.rs"]
 mod guest;
 #[path = "../harness/mod.rs"]
@@ -30,7 +31,7 @@ mod powercut;
 mod qmp;
 mod resets;
 mod running;
-
+mod scripts;
 #[path = "../qemu/wire.rs"]
 mod wire;
 mod writes;

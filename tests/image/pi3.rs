@@ -1,4 +1,4 @@
-//! The Raspberry Pi 3 of QEMU, and on it the quick start as docs/image.md has it: acceptance 1 and 3.
+//! The Raspberry Pi 3 of QEMU, and on it the quick start as docs/image.md has it: a program of one's own, its output, its data, and the watchdog that Linux lends it.
 
 use super::card::{Card, system_lines};
 use super::guest::guest_seconds;

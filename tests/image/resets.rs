@@ -1,4 +1,4 @@
-//! Acceptance 3: whatever stops multusd while an output is live ends in a reset within the watchdog's time; and what
+//! Whatever stops multusd while an output is live ends in a reset within the watchdog's time; and what
 //! brings multusd back, without one.
 
 use super::card::Card;

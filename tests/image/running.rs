@@ -15,6 +15,7 @@ use super::boot::{Board, Ends};
 use super::cache::Cache;
 use super::card::{Card, PASSWORD};
 use super::firmware::{Files, Resolved, model_named, resolve};
+use super::foreign;
 use super::guest::{Guest, GuestSeconds, guest_seconds};
 use super::harness::Status;
 use super::machine::Machine;
@@ -39,6 +40,8 @@ struct Target {
     words: &'static str,
     /// More of the machine.
     more: &'static str,
+    /// The board has other hardware.
+    is_foreign: bool,
 }
 
 fn target(board: &str) -> Target {
@@ -49,6 +52,7 @@ fn target(board: &str) -> Target {
             model: None,
             words: "",
             more: "-cpu cortex-a53 -m 256 -device i6300esb -accel tcg,thread=single",
+            is_foreign: false,
         },
         "rpi3-64" => Target {
             board: Board::Raspi3b,
@@ -56,6 +60,7 @@ fn target(board: &str) -> Target {
             model: Some("3 B"),
             words: "",
             more: "-accel tcg,thread=single",
+            is_foreign: false,
         },
         // QEMU has no power domains: asking for one never ends.
         "rpi0" => Target {
@@ -64,6 +69,7 @@ fn target(board: &str) -> Target {
             model: Some("Zero"),
             words: "initcall_blacklist=bcm2835_power_driver_init",
             more: "-accel tcg,thread=single",
+            is_foreign: false,
         },
         // Its four processors wait for each other: in one thread that takes for ever.
         "rpi2" => Target {
@@ -72,8 +78,11 @@ fn target(board: &str) -> Target {
             model: Some("2 B"),
             words: "initcall_blacklist=bcm2835_power_driver_init",
             more: "-accel tcg,thread=multi",
+            is_foreign: false,
         },
-        _ => panic!("QEMU has no {board}"),
+        // QEMU has none of these, or no card for it: everything but the hardware runs on its own machine.
+        "rpi-zero2" | "rpi4-64" | "rpi5" => Target { is_foreign: true, ..target("qemu-virt") },
+        _ => panic!("there is no {board}"),
     }
 }
 
@@ -130,10 +139,18 @@ impl Card {
         };
         place("kernel", &loaded.kernel);
         place("initramfs", &loaded.initramfs[0]);
+        if target.is_foreign {
+            foreign::add_drivers_of_virt(&self.board, &folder.join("initramfs"));
+        }
         if target.model.is_some() {
             place("tree", &loaded.tree);
         }
-        let words = format!("{} {} {}", loaded.cmdline, target.words, options.words);
+        let mut cmdline = loaded.cmdline;
+        if target.is_foreign {
+            // Beside the wrong one the right one would not be opened.
+            cmdline = foreign::with_console_of_virt(&cmdline);
+        }
+        let words = format!("{cmdline} {} {}", target.words, options.words);
         let began = Instant::now();
         let path = self.path();
         let make = |ends: &Ends| arguments(&target, &path, words.trim(), ends, options);
