@@ -88,5 +88,8 @@ fn an_image_made_elsewhere_by_somebody_with_other_habits_is_the_same_bit_by_bit(
     let same =
         fs::read(elsewhere.join("board/images/multusd-qemu-virt.img")).unwrap() == fs::read(image).unwrap();
     assert!(same, "{} differs", elsewhere.display());
+    // Asked once more, it has nothing to do.
+    let done = command.output().expect("board/image");
+    assert!(String::from_utf8_lossy(&done.stdout).ends_with("multusd-qemu-virt.img: as it was\n"));
     fs::remove_dir_all(elsewhere).expect("the copy");
 }
