@@ -4,6 +4,8 @@
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
+use crate::child::CHILDREN;
+use crate::config::Child;
 use crate::ctl::table::Described;
 use crate::{child, ctl, daemon, probe, self_test};
 
@@ -26,7 +28,7 @@ pub const APPLETS: &[Applet] = &[
             options: &[],
         },
         is_linked: true,
-        run: |arguments| ctl::main(arguments, daemon::check),
+        run: |arguments| ctl::main(arguments, CHILDREN, |path| daemon::check(path, CHILDREN)),
     },
     Applet {
         described: Described {
@@ -57,7 +59,7 @@ pub const APPLETS: &[Applet] = &[
             ],
         },
         is_linked: false,
-        run: daemon::system,
+        run: |arguments| daemon::system(arguments, CHILDREN),
     },
     Applet {
         described: Described {
@@ -74,6 +76,11 @@ pub const APPLETS: &[Applet] = &[
 pub fn called(as_name: &OsStr) -> Option<&'static Applet> {
     let name = Path::new(as_name).file_name()?;
     APPLETS.iter().find(|applet| applet.is_linked && name == applet.described.name)
+}
+
+/// The bundled child that a first argument names.
+pub fn child(argument: &OsStr) -> Option<&'static Child> {
+    CHILDREN.iter().find(|child| argument == child.word)
 }
 
 /// The applet that a first argument names.

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 
 use multusd::daemon::{self, Options};
-use multusd::{applets, ctl, guard};
+use multusd::{applets, child, ctl, guard};
 
 /// Where the configuration is looked for, in this order: where Raspberry Pi OS mounts the FAT
 /// partition, where smaller systems do, where a distribution's package puts it.
@@ -23,12 +23,15 @@ fn run(arguments: Vec<OsString>) -> u8 {
     if let Some(applet) = applet {
         return (applet.run)(&mut arguments);
     }
+    if let Some(child) = arguments.peek().and_then(|word| applets::child(word)) {
+        return child::run(child);
+    }
     match ctl::daemon_call(arguments, &CONFIG_PATHS, &applets::described()) {
         ctl::DaemonCall::Run { config, run_dir } => {
-            let options = Options { config, run_dir };
+            let options = Options { config, run_dir, children: child::CHILDREN };
             guard::run(&|page| daemon::run(page, &options))
         }
-        ctl::DaemonCall::Check(path) => daemon::check(&path),
+        ctl::DaemonCall::Check(path) => daemon::check(&path, child::CHILDREN),
         ctl::DaemonCall::Applets => ctl::print(&applets::links()).unwrap_or(ctl::Exit::Failed) as u8,
         ctl::DaemonCall::Print(text) => ctl::print(&text).unwrap_or(ctl::Exit::Failed) as u8,
         ctl::DaemonCall::Wrong(text) => {

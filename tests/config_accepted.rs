@@ -3,6 +3,7 @@
 mod config_machine;
 
 use config_machine::Machine;
+use multusd::child::CHILDREN;
 use multusd::config::*;
 use multusd::time::Millis;
 
@@ -409,13 +410,13 @@ fn the_canonical_text_stands_for_itself() {
 
 #[test]
 fn help_for_keys() {
-    let list = key_help(None).unwrap();
+    let list = key_help(None, CHILDREN).unwrap();
     assert!(
         list.lines()
             .any(|line| line == "  user                    User, by name or number, with all its groups"),
         "{list}"
     );
-    let one = key_help(Some("StartSecs")).unwrap();
+    let one = key_help(Some("StartSecs"), CHILDREN).unwrap();
     assert_eq!(
         one,
         "startsecs in [program:NAME]\n\n\
@@ -423,11 +424,11 @@ fn help_for_keys() {
          Value:    a number of seconds\n  Range:    0 to 3650d\n  Default:  1\n  Example:  startsecs = 1\n  \
          or:       startsecs = 2.5s\n"
     );
-    assert_eq!(key_help(Some("comand")), None);
-    assert_eq!(nearest_key("comand"), Some("command"));
-    assert_eq!(nearest_key("zebra"), None);
+    assert_eq!(key_help(Some("comand"), CHILDREN), None);
+    assert_eq!(nearest_key("comand", CHILDREN), Some("command"));
+    assert_eq!(nearest_key("zebra", CHILDREN), None);
     assert_eq!(
-        (web_editable("startsecs"), web_editable("command"), web_editable("x")),
+        (web_editable("startsecs", CHILDREN), web_editable("command", CHILDREN), web_editable("x", CHILDREN)),
         (Some(true), Some(false), None)
     );
 }

@@ -1,6 +1,7 @@
 //! What a reload would do: added, removed, restarted, amended; and that the table's "restarts the
 //! program" is what the comparison does.
 
+use multusd::child::CHILDREN;
 use multusd::config::{Changes, Config, compare, key_help, load_text, sample};
 
 fn config(text: &str) -> Config {
@@ -74,7 +75,7 @@ fn the_table_says_what_needs_a_restart() {
         [input:float-switch]\ngpio = 2\n[output:pump-relay]\ngpio = 3\n[output:lamp]\ngpio = 4\n";
     let before = config(&format!("[program:hello]\ncommand = x\n{others}"));
     let mut count = 0;
-    let sample = sample();
+    let sample = sample(CHILDREN);
     for line in sample.lines() {
         let Some((key, _)) = line
             .strip_prefix(';')
@@ -83,7 +84,7 @@ fn the_table_says_what_needs_a_restart() {
         else {
             continue;
         };
-        let help = key_help(Some(key)).unwrap();
+        let help = key_help(Some(key), CHILDREN).unwrap();
         if !help.contains("[program:NAME]")
             || matches!(key, "process_name" | "command" | "numprocs" | "numprocs_start" | "killasgroup")
         {

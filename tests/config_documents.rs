@@ -1,7 +1,8 @@
 //! The sample file, the reference and the manual page are what the table of keys says.
 //! `MULTUSD_BLESS=1 cargo test --test config_documents` writes them anew.
 
-use multusd::config::{load_text, man_page, reference_markdown, sample};
+use multusd::child::CHILDREN;
+use multusd::config::{load_kept, man_page, reference_markdown, sample};
 
 fn equals(path: &str, text: &str) {
     let path = format!("{}/{path}", env!("CARGO_MANIFEST_DIR"));
@@ -15,14 +16,14 @@ fn equals(path: &str, text: &str) {
 
 #[test]
 fn documents_are_what_the_table_says() {
-    equals("board/multusd.cfg", &sample());
-    equals("docs/configuration.md", &reference_markdown());
-    equals("man/multusd.cfg.5", &man_page());
+    equals("board/multusd.cfg", &sample(CHILDREN));
+    equals("docs/configuration.md", &reference_markdown(CHILDREN));
+    equals("man/multusd.cfg.5", &man_page(CHILDREN));
 }
 
 #[test]
 fn the_sample_loads_without_errors_or_warnings() {
-    let loaded = load_text(&sample()).unwrap();
+    let loaded = load_kept(&sample(CHILDREN), CHILDREN).unwrap();
     assert_eq!(loaded.warnings, []);
     assert_eq!(loaded.config.programs.len(), 1);
 }
@@ -31,7 +32,7 @@ fn the_sample_loads_without_errors_or_warnings() {
 /// but for the keys that need another one.
 #[test]
 fn every_line_of_the_sample_can_be_switched_on() {
-    let sample = sample();
+    let sample = sample(CHILDREN);
     let mut count = 0;
     // A section that is commented out: its header, and what it cannot do without.
     let mut section = None;
@@ -56,13 +57,16 @@ fn every_line_of_the_sample_can_be_switched_on() {
                 let needed = match header {
                     "[input:NAME]" | "[output:NAME]" if !target && !of_path => "gpio = 2\n",
                     "[output:NAME]" if of_path => "path = /x\n",
+                    // Children that have something to drive.
+                    header if header.starts_with("[template") => "outputs = x\n",
                     "[watchdog]" if key.starts_with("enable") || key.starts_with("pulse") => "gpio = 2\n",
                     _ => "",
                 };
-                format!("{header}\n{needed}{key}\n")
+                let output = if needed.starts_with("outputs") { "[output:x]\npath = /x\n" } else { "" };
+                format!("{output}{header}\n{needed}{key}\n")
             }
         };
-        let errors = match load_text(&text) {
+        let errors = match load_kept(&text, CHILDREN) {
             Ok(_) => continue,
             Err(errors) => errors.to_string(),
         };

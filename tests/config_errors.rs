@@ -4,8 +4,22 @@
 mod config_machine;
 
 use config_machine::Machine;
+use multusd::child::CHILDREN;
 use multusd::config::load;
 use multusd::limits::{CONFIG_BYTES_MAX, INCLUDE_COUNT_MAX, PROGRAM_COUNT_MAX};
+
+/// What there is besides the sections of children.
+const SECTIONS: [&str; 9] = [
+    "[multusd]",
+    "[include]",
+    "[program:NAME]",
+    "[input:NAME]",
+    "[output:NAME]",
+    "[watchdog]",
+    "[temperature]",
+    "[log]",
+    "[system]",
+];
 
 #[rustfmt::skip]
 const CASES: &[(&str, &str, &str)] = &[
@@ -16,9 +30,17 @@ const CASES: &[(&str, &str, &str)] = &[
     ("text after a section", "[program:a] b\n", "multusd.cfg:1: `b` stands after the section's ]"),
     ("an unknown section", "[porgram:a]\ncommand = /bin/a\n", "multusd.cfg:1: unknown section [porgram:a]; did you mean [program:a]?"),
     ("an unknown section without a name", "[programm]\n", "multusd.cfg:1: unknown section [programm]; did you mean [program:NAME]?"),
-    ("another unknown section", "[zebra]\n", "multusd.cfg:1: unknown section [zebra]; known are [multusd], [include], [program:NAME], [input:NAME], [output:NAME], [watchdog], [temperature], [log], [system]"),
-    ("a section of a later version", "[lan]\ntimeout = 10s\n", "multusd.cfg:1: [lan] is for a later version; this one has [multusd], [include], [program:NAME], [input:NAME], [output:NAME], [watchdog], [temperature], [log], [system]"),
-    ("an instance of a later version", "[dido:pump]\n", "multusd.cfg:1: [dido:pump] is for a later version; this one has [multusd], [include], [program:NAME], [input:NAME], [output:NAME], [watchdog], [temperature], [log], [system]"),
+    ("another unknown section", "[zebra]\n", "multusd.cfg:1: unknown section [zebra]; known are {sections}"),
+    ("a section of a later version", "[lan]\ntimeout = 10s\n", "multusd.cfg:1: [lan] is for a later version; this one has {sections}"),
+    ("an instance of a later version", "[dido:pump]\n", "multusd.cfg:1: [dido:pump] is for a later version; this one has {sections}"),
+    ("a wrong value of a child", "[template:a]\noutputs = x\non = 5\n[output:x]\npath = /x\n", "multusd.cfg:3: on = \"5\" has no unit; write for example 200ms"),
+    ("a child without what it needs", "[template:a]\non = 5s\n", "multusd.cfg:1: has no outputs to switch; write for example outputs = lamp"),
+    ("an unknown key of a child", "[template:a]\noutputs = x\nofff = 5s\n[output:x]\npath = /x\n", "multusd.cfg:3: unknown key `offf`; did you mean `off`?"),
+    ("a key of a program that a child decides", "[template:a]\noutputs = x\ncommand = /bin/sh\n[output:x]\npath = /x\n", "multusd.cfg:3: `command` belongs in [program:NAME]"),
+    ("a child without a name", "[template]\n", "multusd.cfg:1: [template] has no name; write for example [template:pump]"),
+    ("an output of two children", "[template:a]\noutputs = x\n[template:b]\noutputs = x\n[output:x]\npath = /x\n", "multusd.cfg:4: outputs: x has an owner already, in line 2; an output has one"),
+    ("a child and a program of one name", "[program:template-a]\ncommand = x\n[template:a]\noutputs = x\n[output:x]\npath = /x\n", "multusd.cfg:3: the program name \"template-a\" is used twice; the first is in line 1"),
+    ("a child that requires nobody", "[template:a]\noutputs = x\nrequires = b\n[output:x]\npath = /x\n", "multusd.cfg:3: requires: there is no program b"),
     ("a section of Supervisor", "[supervisord]\nlogfile = /x\n", "multusd.cfg:1: [supervisord] is Supervisor's and has no counterpart here; remove it"),
     ("a program without a name", "[program:]\ncommand = x\n", "multusd.cfg:1: the program name \"\" is empty"),
     ("a program section without colon", "[program]\ncommand = x\n", "multusd.cfg:1: [program] has no name; write for example [program:pump]"),
@@ -60,7 +82,7 @@ const CASES: &[(&str, &str, &str)] = &[
     ("temperatures that never meet", "[temperature]\nmin = 76\nmax = 80\n", "multusd.cfg:2: min must be below max by more than hysteresis: nothing would ever start again"),
     ("a temperature with a unit", "[temperature]\nmax = 80C\n", "multusd.cfg:2: max = \"80C\" is not a temperature in degrees Celsius; write for example 75.5"),
     ("an input without a name", "[input]\ngpio = 3\n", "multusd.cfg:1: [input] has no name; write for example [input:pump]"),
-    ("several errors at once", "[multusd]\nhostnam = x\n[program:a]\nstartsecs = abc\nnice = 99\n[zebra]\n", "multusd.cfg:2: unknown key `hostnam`; did you mean `hostname`?\nmultusd.cfg:3: the section has no command; write for example command = /usr/bin/pump --port 3\nmultusd.cfg:4: startsecs = \"abc\" is not a number of seconds; write for example 1 or 2.5s\nmultusd.cfg:5: nice = \"99\" is out of range (-20 to 19); write for example 5\nmultusd.cfg:6: unknown section [zebra]; known are [multusd], [include], [program:NAME], [input:NAME], [output:NAME], [watchdog], [temperature], [log], [system]"),
+    ("several errors at once", "[multusd]\nhostnam = x\n[program:a]\nstartsecs = abc\nnice = 99\n[zebra]\n", "multusd.cfg:2: unknown key `hostnam`; did you mean `hostname`?\nmultusd.cfg:3: the section has no command; write for example command = /usr/bin/pump --port 3\nmultusd.cfg:4: startsecs = \"abc\" is not a number of seconds; write for example 1 or 2.5s\nmultusd.cfg:5: nice = \"99\" is out of range (-20 to 19); write for example 5\nmultusd.cfg:6: unknown section [zebra]; known are {sections}"),
     ("no command", "[program:a]\nuser = b\n", "multusd.cfg:1: the section has no command; write for example command = /usr/bin/pump --port 3"),
     ("an empty command", "[program:a]\ncommand =\n", "multusd.cfg:2: command has no value; write for example /usr/bin/pump --port 3"),
     ("a commented-out command", "[program:a]\ncommand = ; /bin/a\n", "multusd.cfg:2: command has no value; write for example /usr/bin/pump --port 3"),
@@ -89,8 +111,11 @@ const CASES: &[(&str, &str, &str)] = &[
 
 #[test]
 fn every_broken_file_is_explained() {
+    let children = CHILDREN.iter().map(|child| child.header);
+    let sections: Vec<&str> = SECTIONS.into_iter().chain(children).collect();
     for (name, text, expected) in CASES {
-        assert_eq!(errors(&mut Machine::with(text.as_bytes())), *expected, "{name}");
+        let expected = expected.replace("{sections}", &sections.join(", "));
+        assert_eq!(errors(&mut Machine::with(text.as_bytes())), expected, "{name}");
     }
 }
 

@@ -9,6 +9,7 @@ mod config_machine;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use config_machine::Machine;
+use multusd::child::CHILDREN;
 use multusd::config::*;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -53,11 +54,11 @@ fn placeless(config: &Config) -> Config {
 
 /// Keys with texts that are right for them, from their own help.
 fn keys_and_examples() -> Vec<(String, String)> {
-    let list = key_help(None).unwrap();
+    let list = key_help(None, CHILDREN).unwrap();
     let names = list.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
     let mut pairs = Vec::new();
     for name in names {
-        let help = key_help(Some(name)).unwrap();
+        let help = key_help(Some(name), CHILDREN).unwrap();
         let sign = format!(" {name} = ");
         pairs.extend(
             help.lines().filter_map(|line| Some((name.to_string(), line.split_once(&sign)?.1.to_string()))),
@@ -193,7 +194,7 @@ fn section(index: usize, arguments: &[String], pairs: &[(String, String)]) -> St
         ["process_name", "ready", "type", "pidfile", "killasgroup", "restart_delay", "restart_delay_max"];
     for (key, value) in pairs {
         let needy = ["heartbeat_", "check_"].iter().any(|start| key.starts_with(start));
-        let of_program = key_help(Some(key)).unwrap().contains("in [program:NAME]");
+        let of_program = key_help(Some(key), CHILDREN).unwrap().contains("in [program:NAME]");
         if seen.contains(&key.as_str()) || clashes.contains(&key.as_str()) || needy || !of_program {
             continue;
         }

@@ -76,8 +76,11 @@ fn daemon() {
     assert_ne!(address, libc::MAP_FAILED);
     SHARED.store(address.cast(), SeqCst);
     let dir = PathBuf::from(std::env::var_os("MULTUSD_TEST_DIR").unwrap());
-    let options =
-        multusd::daemon::Options { config: dir.join("multusd.cfg"), run_dir: Some(dir.join("run")) };
+    let options = multusd::daemon::Options {
+        config: dir.join("multusd.cfg"),
+        run_dir: Some(dir.join("run")),
+        children: multusd::child::CHILDREN,
+    };
     die_with_parent(libc::SIGKILL);
     // The guard clones without threads' help: this thread becomes the only one in a fresh process.
     // SAFETY: the copy has one thread, and the test harness's other ones hold no lock it needs.

@@ -3,7 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use multusd::config::{Changes, Files, compare, load, load_text};
+use multusd::child::CHILDREN;
+use multusd::config::{Changes, Children, Files, compare, load, load_kept};
 
 /// A machine that serves the input as main file, with an included file and an environment.
 struct Machine<'a>(&'a [u8]);
@@ -29,12 +30,15 @@ impl Files for Machine<'_> {
             _ => None,
         }
     }
+    fn children(&self) -> Children {
+        CHILDREN
+    }
 }
 
 fuzz_target!(|data: &[u8]| {
     match load(&mut Machine(data), "/boot/multusd.cfg") {
         Ok(loaded) => {
-            let again = load_text(&loaded.canonical).expect("the canonical text is accepted");
+            let again = load_kept(&loaded.canonical, CHILDREN).expect("the canonical text is accepted");
             assert_eq!(again.canonical, loaded.canonical);
             assert_eq!(compare(&loaded.config, &again.config), Changes::default());
         }

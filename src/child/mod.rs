@@ -1,10 +1,34 @@
 //! THE BUNDLED CHILDREN: processes of our own image that are supervised like any program. They do not know each other.
 
+mod life;
 pub mod log;
+mod template;
 
 use std::os::fd::AsFd;
 
-use crate::sys::{console, socket};
+use crate::config::{Child, Settings};
+use crate::packed;
+use crate::sys::{console, file, poll, socket};
+
+/// Those that have a section of their own: one row each, in the order of the documentation.
+pub static CHILDREN: &[Child] = &[template::CHILD];
+
+/// How each is supervised unless its row says otherwise: it says when it serves, beats without a system call, has nothing
+/// that root has, and is back at once when it fails.
+const SUPERVISED: &str = "ready = notify\nstart_timeout = 10s\nheartbeat = 2s\nheartbeat_kind = counter\ncapabilities = none\n\
+    no_new_privs = true\nstopwaitsecs = 2\nrestart_delay = 100ms\nrestart_delay_max = 10s\n";
+
+/// Runs one of them; its section is descriptor 0.
+pub fn run(child: &'static Child) -> u8 {
+    let bytes = file::read_memory(poll::borrow(0)).unwrap_or_default();
+    match packed::from_bytes::<Settings>(&bytes).filter(|settings| settings.word == child.word) {
+        Some(settings) => (child.run)(&settings),
+        None => {
+            console::complain(&["multusd ", child.word, ": only multusd runs this"].concat());
+            2
+        }
+    }
+}
 
 /// Something that a person should know: an event of multusd's, which it says, too. Waits for nobody; where multusd
 /// cannot be told, it is only said.

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use super::assemble_board::{self, Owned};
 use super::board::{Drive, Input, Line, Temperature};
+use super::child::{self, Child, Setting, Settings};
 use super::expand::{Meaning, expand};
 use super::keys::{self, Kind, Section};
 use super::links::{self, Linked};
@@ -23,7 +24,7 @@ const START_TIMEOUT: Millis = Millis::from_secs(60);
 /// A section while its keys are being set: the result, and what becomes a part of it only when all
 /// keys are known.
 #[derive(Default)]
-pub(super) struct Draft {
+pub struct Draft {
     pub(super) daemon: Daemon,
     pub(super) program: Program,
     pub(super) numprocs: u32,
@@ -93,7 +94,7 @@ impl Draft {
     /// With all defaults.
     fn with_defaults() -> Draft {
         let mut draft = Draft::default();
-        for key in keys::GROUPS.iter().flat_map(|group| group.keys) {
+        for key in keys::groups(&[]).flat_map(|group| group.keys) {
             if let Some(text) = key.default_text() {
                 // That every default is right is tested with the table.
                 let _ = key.set(&mut draft, text);
@@ -112,6 +113,7 @@ pub(super) fn assemble(document: Document) -> (Config, Report) {
     for block in &blocks {
         match block.section {
             Section::Program => processes(block, &mut linked, &mut report),
+            Section::Child(child) => bundled(child, block, &mut linked, &mut report),
             Section::Include => {}
             section => {
                 let mut draft = Draft::with_defaults();
@@ -216,6 +218,39 @@ fn processes(block: &Block, linked: &mut Vec<Linked>, report: &mut Report) {
             linked.push(Linked::default());
         }
     }
+}
+
+/// The process of a bundled child.
+fn bundled(child: &'static Child, block: &Block, linked: &mut Vec<Linked>, report: &mut Report) {
+    let errors_before = report.error_count();
+    let mut scratch = Draft::default();
+    let mut settings =
+        Settings { word: child.word.into(), instance: block.name.clone(), ..Settings::default() };
+    let own = |entry: &&Entry| child::is_own(block.section, entry.key);
+    for entry in block.entries.iter().filter(own) {
+        let mut meaning = |name: &str| meaning(name, &block.name, 0, 1);
+        match set(&mut scratch, entry, &mut meaning) {
+            Ok(()) => {
+                let value = expand(&entry.value, false, &mut meaning).unwrap_or_default();
+                settings.settings.push(Setting { name: entry.key.name().into(), value });
+            }
+            Err((value, why)) => report.explain(entry.place, &|| keys::sentence(entry.key, &value, &why)),
+        }
+    }
+    let program = child::program(child, block);
+    let mut draft = Draft::with_defaults();
+    fill(&mut draft, &program, report, &mut |name| meaning(name, &program.name, 0, 1));
+    settings.outputs.clone_from(&draft.outputs);
+    settings.inputs.clone_from(&draft.inputs);
+    let mut process = finish(draft, &program, 0, report);
+    if report.error_count() == errors_before
+        && let Err((key, why)) = (child.check)(&settings)
+    {
+        report.error(block.place_of(key), format_args!("{why}"));
+    }
+    process.program.child = Some(settings);
+    unique(&process, linked, report);
+    linked.push(process);
 }
 
 fn unique(process: &Linked, linked: &[Linked], report: &mut Report) {

@@ -23,7 +23,9 @@ pub(super) fn print(blocks: &[Block]) -> String {
             }
         }
         for entry in &block.entries {
-            let default = entry.key.default_text() == Some(entry.value.as_str());
+            // What a child's program has by default is the child's to say.
+            let is_of_child = matches!(block.section, Section::Child(_));
+            let default = !is_of_child && entry.key.default_text() == Some(entry.value.as_str());
             if default || matches!(entry.key.kind, Kind::NoEffect) {
                 continue;
             }

@@ -62,7 +62,7 @@ fn keeps_running(old: &Program, new: &Program) -> bool {
         requires: _, start_timeout: _, restart_delay: _, restart_delay_max: _, restart_reset: _, on_start: _,
         on_stop: _, on_failure: _, memory_max: _, pids_max: _, check: _, log: _,
         // What it was started with.
-        name, section, command, directory, user, group, umask, environment, environment_file, redirect_stderr,
+        name, section, child, command, directory, user, group, umask, environment, environment_file, redirect_stderr,
         stdout, stderr, kind, pidfile, ready, rlimits, nice, scheduling, cpu_affinity, ioprio,
         oom_score_adj, capabilities, no_new_privs, heartbeat, outputs, inputs,
     } = old;
@@ -73,7 +73,7 @@ fn keeps_running(old: &Program, new: &Program) -> bool {
     let log = |log: &Log| log.file == LogFile::None;
     let ready_same = *ready == new.ready || !given(ready) && !given(&new.ready);
     ready_same
-        && (*name == new.name && *section == new.section && *command == new.command)
+        && (*name == new.name && *section == new.section && *child == new.child && *command == new.command)
         && (*directory == new.directory && *user == new.user && *group == new.group && *umask == new.umask)
         && (*environment == new.environment && *environment_file == new.environment_file)
         && (*redirect_stderr == new.redirect_stderr

@@ -1,7 +1,8 @@
 //! Documents made from the table: the sample file, the reference and the manual page. Nothing of
 //! this is in the binary; a test writes the files and keeps them equal to the table.
 
-use super::keys::{GROUPS, Key, Section};
+use super::child::Children;
+use super::keys::{self, Key, Section};
 
 /// Columns of the sample file; a Notepad window shows them.
 const COLUMNS: usize = 96;
@@ -24,10 +25,10 @@ command = /bin/sh -c \"while :; do echo I am alive; sleep 60; done\"
 ";
 
 /// The sample configuration, as installed in `board/multusd.cfg`. It loads without errors.
-pub fn sample() -> String {
+pub fn sample(children: Children) -> String {
     let mut out = String::from(SAMPLE_HEAD);
     let mut section = None;
-    for group in &GROUPS {
+    for group in keys::groups(children) {
         if section != Some(group.section) {
             section = Some(group.section);
             out.push('\n');
@@ -110,7 +111,7 @@ const SYNTAX: [(&str, &[&str]); 4] = [
 ];
 
 /// The reference, `docs/configuration.md`.
-pub fn reference_markdown() -> String {
+pub fn reference_markdown(children: Children) -> String {
     let mut out = String::from(
         "# Configuration\n\nThis page is made from the table of keys; edit that, not this page.\n",
     );
@@ -121,7 +122,7 @@ pub fn reference_markdown() -> String {
             wrap(&mut out, "", &escape_markdown(paragraph));
         }
     }
-    for group in &GROUPS {
+    for group in keys::groups(children) {
         out.push_str(&format!("\n## `{}` {}\n", group.section.header(), group.title));
         for key in group.keys {
             out.push_str(&format!("\n### {}\n\n", key.name()));
@@ -150,7 +151,7 @@ fn escape_markdown(text: &str) -> String {
 }
 
 /// The manual page, `man/multusd.cfg.5`.
-pub fn man_page() -> String {
+pub fn man_page(children: Children) -> String {
     let mut out = String::from(
         ".TH MULTUSD.CFG 5 \"\" \"multusd\" \"File Formats\"\n.SH NAME\nmultusd.cfg \\- configuration of multusd\n",
     );
@@ -164,7 +165,7 @@ pub fn man_page() -> String {
             roff(&mut out, paragraph);
         }
     }
-    for group in &GROUPS {
+    for group in keys::groups(children) {
         out.push_str(&format!(".SH \"{} {}\"\n", group.section.header(), group.title.to_uppercase()));
         for key in group.keys {
             man_key(&mut out, key);

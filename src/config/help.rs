@@ -1,16 +1,17 @@
 //! What `multusctl help` prints, from the table.
 
-use super::keys::{self, GROUPS, Key, Section};
+use super::child::Children;
+use super::keys::{self, Key, Section};
 use super::nearest::nearest;
 use super::words;
 
 /// Help for one key, or (with none) the list of all; none: there is no such key.
-pub fn key_help(name: Option<&str>) -> Option<String> {
-    let Some(name) = name else { return Some(list()) };
+pub fn key_help(name: Option<&str>, children: Children) -> Option<String> {
+    let Some(name) = name else { return Some(list(children)) };
     let name = name.to_ascii_lowercase();
     // Some names are used in several sections.
     let mut out = String::new();
-    for group in &GROUPS {
+    for group in keys::groups(children) {
         for key in group.keys.iter().filter(|key| key.name() == name) {
             out.push_str(if out.is_empty() { "" } else { "\n" });
             out.push_str(&one(group.section, key));
@@ -20,19 +21,19 @@ pub fn key_help(name: Option<&str>) -> Option<String> {
 }
 
 /// The key that was probably meant.
-pub fn nearest_key(name: &str) -> Option<&'static str> {
-    nearest(name, GROUPS.iter().flat_map(|group| group.keys).map(|key| key.name()))
+pub fn nearest_key(name: &str, children: Children) -> Option<&'static str> {
+    nearest(name, keys::groups(children).flat_map(|group| group.keys).map(|key| key.name()))
 }
 
 /// Whether the key may be changed from the web page; none: there is no such key.
-pub fn web_editable(name: &str) -> Option<bool> {
-    Some(keys::find_anywhere(name)?.1.web)
+pub fn web_editable(name: &str, children: Children) -> Option<bool> {
+    Some(keys::find_anywhere(name, children)?.1.web)
 }
 
 /// One line per key, by section.
-fn list() -> String {
+fn list(children: Children) -> String {
     let mut out = String::new();
-    for group in &GROUPS {
+    for group in keys::groups(children) {
         if !out.is_empty() {
             out.push('\n');
         }

@@ -4,6 +4,7 @@
 //! [`super::process_keys`] (what a process is given).
 
 use super::assemble::Draft;
+use super::child::{Child, Children, is_shared};
 use super::text::short;
 use super::value::{self, DURATION_MS_MAX, Wrong};
 use super::words;
@@ -12,7 +13,7 @@ use crate::time::Millis;
 
 /// Where a key stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Section {
+pub enum Section {
     /// `[multusd]`
     Daemon,
     /// `[program:NAME]`
@@ -31,6 +32,8 @@ pub(super) enum Section {
     Log,
     /// `[system]`
     System,
+    /// `[modbus]`, `[dido:NAME]`: one of a bundled child.
+    Child(&'static Child),
 }
 
 /// Whether a section has a name after its colon.
@@ -53,6 +56,7 @@ impl Section {
             Section::Temperature => "[temperature]",
             Section::Log => "[log]",
             Section::System => "[system]",
+            Section::Child(child) => child.header,
         }
     }
 
@@ -65,29 +69,33 @@ impl Section {
         match self {
             Section::Program | Section::Input | Section::Output => Named::Always,
             Section::Watchdog => Named::Maybe,
+            Section::Child(child) if child.named => Named::Always,
             _ => Named::Never,
         }
     }
 
-    /// How many there may be, and what they are called.
-    pub(super) fn count_max(self) -> (usize, &'static str) {
+    /// How many there may be, what they are called, and where they are counted.
+    pub(super) fn count_max(self) -> (usize, &'static str, usize) {
         match self {
-            Section::Program => (PROGRAM_COUNT_MAX, "programs"),
-            Section::Input => (INPUT_COUNT_MAX, "inputs"),
-            Section::Output => (OUTPUT_COUNT_MAX, "outputs"),
-            Section::Watchdog => (WATCHDOG_COUNT_MAX, "watchdogs"),
-            _ => (usize::MAX, ""),
+            Section::Program => (PROGRAM_COUNT_MAX, "programs", 0),
+            Section::Input => (INPUT_COUNT_MAX, "inputs", 1),
+            Section::Output => (OUTPUT_COUNT_MAX, "outputs", 2),
+            Section::Watchdog => (WATCHDOG_COUNT_MAX, "watchdogs", 3),
+            _ => (usize::MAX, "", COUNTED),
         }
     }
 
     /// All of them.
-    pub(super) fn all() -> impl Iterator<Item = Section> {
-        GROUPS.iter().map(|group| group.section)
+    pub(super) fn all(children: Children) -> impl Iterator<Item = Section> {
+        groups(children).map(|group| group.section)
     }
 }
 
+/// Where sections are counted that may be there any number of times.
+pub(super) const COUNTED: usize = 4;
+
 /// One key.
-pub(super) struct Key {
+pub struct Key {
     /// Name, default, example and help, separated by NUL. One text, because each further one costs
     /// 16 bytes and a relocation of 24 in every row.
     texts: &'static str,
@@ -104,13 +112,13 @@ pub(super) struct Key {
 /// that is right, or two with " or " between them), help (sentences, of which the first must do alone).
 macro_rules! key {
     ($name:literal, $kind:expr, $default:literal, $example:literal, $help:literal $(,)?) => {
-        $crate::config::keys::row(concat!($name, "\0", $default, "\0", $example, "\0", $help), $kind)
+        $crate::config::row(concat!($name, "\0", $default, "\0", $example, "\0", $help), $kind)
     };
 }
-pub(super) use key;
+pub(crate) use key;
 
 /// A row of its texts.
-pub(super) const fn row(texts: &'static str, kind: Kind) -> Key {
+pub const fn row(texts: &'static str, kind: Kind) -> Key {
     Key { texts, kind, web: false, restart: false }
 }
 
@@ -191,7 +199,7 @@ pub(super) fn sentence(key: &Key, value: &str, why: &str) -> String {
 }
 
 /// What a value is. The function puts it where it belongs.
-pub(super) enum Kind {
+pub enum Kind {
     /// Accepted for Supervisor's sake, without effect.
     NoEffect,
     /// A word.
@@ -220,6 +228,8 @@ pub(super) enum Kind {
     Limit(u32, bool),
     /// Something of its own: what it is called, and how it is read.
     Other(&'static str, fn(&mut Draft, &str) -> Result<(), Wrong>),
+    /// The same of a child, which reads it by itself.
+    Own(&'static str, fn(&str) -> Result<(), Wrong>),
 }
 
 impl Kind {
@@ -256,6 +266,7 @@ impl Kind {
                 draft.program.rlimits.push((*resource, soft, hard));
             }
             Kind::Other(_, set) => set(draft, text)?,
+            Kind::Own(_, check) => check(text)?,
         }
         Ok(())
     }
@@ -286,7 +297,7 @@ impl Kind {
             Kind::Names(_) => "a list of names",
             Kind::Limit(_, true) => "a limit (SIZE, SOFT:HARD or unlimited)",
             Kind::Limit(_, false) => "a limit (NUMBER, SOFT:HARD or unlimited)",
-            Kind::Other(noun, _) => noun,
+            Kind::Other(noun, _) | Kind::Own(noun, _) => noun,
         }
         .into()
     }
@@ -353,6 +364,7 @@ pub(super) fn path(text: &str) -> Result<String, Wrong> {
 }
 
 /// Keys that belong together, for the documentation.
+#[derive(Clone, Copy)]
 pub(super) struct Group {
     pub(super) section: Section,
     pub(super) title: &'static str,
@@ -360,7 +372,7 @@ pub(super) struct Group {
 }
 
 /// All keys, in the order of the documentation.
-pub(super) static GROUPS: [Group; 17] = [
+static GROUPS: [Group; 17] = [
     Group { section: Section::Daemon, title: "The daemon", keys: super::program_keys::DAEMON },
     Group { section: Section::Include, title: "Further files", keys: super::program_keys::INCLUDE },
     Group { section: Section::Program, title: "What runs", keys: super::program_keys::WHAT },
@@ -380,9 +392,25 @@ pub(super) static GROUPS: [Group; 17] = [
     Group { section: Section::System, title: "The machine", keys: super::system_keys::SYSTEM },
 ];
 
+/// The same, and those of children behind them.
+pub(super) fn groups(children: Children) -> impl Iterator<Item = Group> {
+    let own = |child: &'static Child| Group {
+        section: Section::Child(child),
+        title: child.title,
+        keys: child.keys,
+    };
+    GROUPS.iter().copied().chain(children.iter().map(own))
+}
+
 /// The keys of a section.
 pub(super) fn of(section: Section) -> impl Iterator<Item = &'static Key> {
-    GROUPS.iter().filter(move |group| group.section == section).flat_map(|group| group.keys)
+    let (own, shared) = match section {
+        Section::Child(child) => (child.keys, Section::Program),
+        section => (&[][..], section),
+    };
+    let is_here = move |key: &&Key| shared == section || is_shared(key);
+    let groups = GROUPS.iter().filter(move |group| group.section == shared);
+    own.iter().chain(groups.flat_map(|group| group.keys).filter(is_here))
 }
 
 /// The key of that name in a section.
@@ -391,8 +419,9 @@ pub(super) fn find(section: Section, name: &str) -> Option<&'static Key> {
 }
 
 /// The first key of that name in any section.
-pub(super) fn find_anywhere(name: &str) -> Option<(Section, &'static Key)> {
-    GROUPS.iter().find_map(|group| Some((group.section, group.keys.iter().find(|key| key.name() == name)?)))
+pub(super) fn find_anywhere(name: &str, children: Children) -> Option<(Section, &'static Key)> {
+    groups(children)
+        .find_map(|group| Some((group.section, group.keys.iter().find(|key| key.name() == name)?)))
 }
 
 #[cfg(test)]
@@ -435,7 +464,7 @@ mod tests {
             "on_start",
             "check",
         ] {
-            assert!(!find_anywhere(name).unwrap().1.web, "{name}");
+            assert!(!find_anywhere(name, &[]).unwrap().1.web, "{name}");
         }
     }
 }

@@ -18,6 +18,7 @@ mod assemble_board;
 mod board;
 mod board_keys;
 mod canonical;
+pub mod child;
 mod compare;
 mod document;
 mod expand;
@@ -40,10 +41,13 @@ mod value;
 mod words;
 
 pub use board::*;
+pub use child::{Child, Children, Setting, Settings};
 pub use compare::{Changes, compare, same};
 pub use document::{man_page, reference_markdown, sample};
 pub use firmware::firmware_lines;
 pub use help::{key_help, nearest_key, web_editable};
+pub(crate) use keys::key;
+pub use keys::{Key, Kind, row};
 pub use live::{Live, pace_ms};
 pub use log_settings::{LogSettings, StreamSettings};
 pub use nearest::nearest;
@@ -72,6 +76,8 @@ pub trait Files {
     fn host_name(&mut self) -> String;
     /// A variable of the daemon's own environment, for `%(ENV_X)s`.
     fn env(&mut self, name: &str) -> Option<String>;
+    /// The bundled children there are.
+    fn children(&self) -> Children;
 }
 
 /// A configuration without errors.
@@ -84,7 +90,7 @@ pub struct Loaded {
     /// What is accepted and yet probably not meant.
     pub warnings: Vec<Error>,
     /// The same as one self-contained text: includes merged, nothing left that depends on the
-    /// machine, defaults not printed. [`load_text`] makes an equal [`Config`] of it, but for places.
+    /// machine, defaults not printed. [`load_kept`] makes an equal [`Config`] of it, but for places.
     pub canonical: String,
 }
 
@@ -117,12 +123,18 @@ fn understand(document: text::Document) -> Result<Loaded, Errors> {
 
 /// Reads a text that stands for itself, as [`Loaded::canonical`] does: nothing can be included and
 /// no environment is there. An empty one is every default.
-pub fn load_text(text: &str) -> Result<Loaded, Errors> {
-    understand(text::read(&mut OneText(text), "text"))
+/// Bundled children may be in it.
+pub fn load_kept(text: &str, children: Children) -> Result<Loaded, Errors> {
+    understand(text::read(&mut OneText(text, children), "text"))
 }
 
-/// The machine as [`load_text`] sees it: one file.
-struct OneText<'a>(&'a str);
+/// The same of a text without bundled children.
+pub fn load_text(text: &str) -> Result<Loaded, Errors> {
+    load_kept(text, &[])
+}
+
+/// The machine as [`load_kept`] sees it: one file.
+struct OneText<'a>(&'a str, Children);
 
 impl Files for OneText<'_> {
     fn read(&mut self, _path: &str) -> Result<Vec<u8>, String> {
@@ -136,5 +148,8 @@ impl Files for OneText<'_> {
     }
     fn env(&mut self, _name: &str) -> Option<String> {
         None
+    }
+    fn children(&self) -> Children {
+        self.1
     }
 }

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::board::{Board, Check, Heartbeat, Output};
+use super::child::Settings;
 use crate::time::Millis;
 
 /// Where something stands: which file (index into [`super::Sources`]) and which line, from 1.
@@ -79,6 +80,8 @@ pub struct Program {
     pub section: String,
     /// Line of that section's header.
     pub place: Place,
+    /// It is a bundled child, and this is what it is told.
+    pub child: Option<Settings>,
     /// `command`, split; element 0 is the program (searched in PATH when it has no slash).
     pub command: Vec<String>,
     /// `directory`

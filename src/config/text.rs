@@ -3,8 +3,9 @@
 //! After this step nothing depends on the machine any more: files are merged, and values hold
 //! only `%(…)s` of the process.
 
+use super::child::Children;
 use super::expand::{Meaning, VALUE_BYTES_MAX, expand, too_long};
-use super::keys::{self, Key, Named, Section};
+use super::keys::{self, COUNTED, Key, Named, Section};
 use super::nearest::nearest;
 use super::report::{Report, one_line};
 use super::words::{self, name_fault, names};
@@ -48,8 +49,8 @@ pub(super) struct Document {
     /// A file could not be read: names that are not found may be in it.
     pub(super) incomplete: bool,
     bytes: usize,
-    /// Sections read so far, by [`Section`].
-    counts: [usize; 9],
+    /// Sections read so far, by [`Section::count_max`].
+    counts: [usize; COUNTED + 1],
 }
 
 /// Reads the main file, then what its `[include]` names.
@@ -256,8 +257,9 @@ impl Parser<'_> {
         if key.is_some() {
             return key;
         }
+        let children = self.files.children();
         self.document.report.explain(place, &|| {
-            if let Some((other, _)) = keys::find_anywhere(name) {
+            if let Some((other, _)) = keys::find_anywhere(name, children) {
                 return format!("`{name}` belongs in {}", other.header());
             }
             match nearest(name, keys::of(section).map(|key| key.name())) {
@@ -282,14 +284,15 @@ impl Parser<'_> {
         }
         let name = name.trim();
         let (word, own) = name.split_once(':').map_or((name, None), |(word, own)| (word, Some(own.trim())));
-        let section = Section::all().find(|section| section.word() == word);
+        let children = self.files.children();
+        let section = Section::all(children).find(|section| section.word() == word);
         let fits = |section: &Section| match section.named() {
             Named::Always => own.is_some(),
             Named::Never => own.is_none(),
             Named::Maybe => true,
         };
         let Some(section) = section.filter(fits) else {
-            return self.document.report.explain(place, &|| unknown_section(name));
+            return self.document.report.explain(place, &|| unknown_section(name, children));
         };
         let name = own.unwrap_or("");
         if let Some(fault) = own.and_then(|name| section_name_fault(section, name)) {
@@ -310,8 +313,8 @@ impl Parser<'_> {
                 .report
                 .error(place, format_args!("duplicate section {text}; the first is in {first}"));
         }
-        let (max, things) = section.count_max();
-        let count = &mut self.document.counts[section as usize];
+        let (max, things, counter) = section.count_max();
+        let count = &mut self.document.counts[counter];
         *count += 1;
         if *count > max {
             if *count == max + 1 {
@@ -355,7 +358,7 @@ impl Parser<'_> {
             let line = expand(text, true, &mut |name| machine(self.files, &here, name));
             let line = line.map_err(|why| (*place, keys::sentence(key, text, &why)))?;
             let line = line.trim_matches([' ', '\t']);
-            if index > 0 && looks_like_a_line(key, line) {
+            if index > 0 && looks_like_a_line(key, line, self.files.children()) {
                 let line = short(line);
                 return Err((
                     *place,
@@ -411,16 +414,16 @@ fn machine(files: &mut dyn Files, here: &str, name: &str) -> Meaning {
 
 /// An indented line continues the value above, as in Supervisor; that a `user = …` disappears that
 /// way inside a command, and the program runs as root, must not happen silently.
-fn looks_like_a_line(key: &Key, line: &str) -> bool {
+fn looks_like_a_line(key: &Key, line: &str, children: Children) -> bool {
     let header = line.strip_prefix('[').and_then(|rest| rest.split([':', ']']).next());
-    if header.is_some_and(|word| Section::all().any(|section| section.word() == word)) {
+    if header.is_some_and(|word| Section::all(children).any(|section| section.word() == word)) {
         return true;
     }
     if key.name() == "environment" {
         return false;
     }
     let name = line.split(['=', ':']).next().unwrap_or("").trim_end();
-    name.len() < line.len() && keys::find_anywhere(&name.to_ascii_lowercase()).is_some()
+    name.len() < line.len() && keys::find_anywhere(&name.to_ascii_lowercase(), children).is_some()
 }
 
 /// Sections of later versions. Their names are taken, so that no file has to be changed then.
@@ -438,21 +441,22 @@ const SUPERVISORS: [&str; 8] = [
     "fcgi-program",
 ];
 
-fn unknown_section(name: &str) -> String {
+fn unknown_section(name: &str, children: Children) -> String {
     let (kind, program) = name.split_once(':').unwrap_or((name, ""));
-    if RESERVED.contains(&kind) {
+    let headers = || headers(children);
+    let of = |word: &str| Section::all(children).find(|section| section.word() == word);
+    if RESERVED.contains(&kind) && of(kind).is_none() {
         return format!("[{name}] is for a later version; this one has {}", headers());
     }
     if SUPERVISORS.contains(&kind) {
         return format!("[{name}] is Supervisor's and has no counterpart here; remove it");
     }
-    let of = |word: &str| Section::all().find(|section| section.word() == word);
     match of(kind).map(Section::named) {
         Some(Named::Always) => return format!("[{kind}] has no name; write for example [{kind}:pump]"),
         Some(_) => return format!("[{kind}] has no name; write [{kind}]"),
         None => {}
     }
-    match nearest(kind, Section::all().map(Section::word)) {
+    match nearest(kind, Section::all(children).map(Section::word)) {
         Some(known) => match of(known).map_or(Named::Never, Section::named) {
             Named::Always if program.is_empty() => {
                 format!("unknown section [{name}]; did you mean [{known}:NAME]?")
@@ -465,9 +469,9 @@ fn unknown_section(name: &str) -> String {
 }
 
 /// All sections, for a message.
-fn headers() -> String {
+fn headers(children: Children) -> String {
     let mut out = String::new();
-    for section in Section::all() {
+    for section in Section::all(children) {
         let header = section.header();
         if words::find(&out, header).is_none() {
             out.push_str(if out.is_empty() { "" } else { ", " });

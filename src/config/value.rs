@@ -5,7 +5,7 @@ use crate::time::Millis;
 
 /// How a value is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Wrong {
+pub enum Wrong {
     /// It is not what this key takes.
     Kind,
     /// It is too small or too large.

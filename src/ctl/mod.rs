@@ -27,7 +27,7 @@ pub use daemon_call::{DaemonCall, daemon_call};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use crate::config::replaced;
+use crate::config::{Children, replaced};
 use crate::sys::{console, describe};
 use crate::time::Millis;
 use table::Command;
@@ -72,6 +72,7 @@ pub type Outcome = Result<Exit, Failure>;
 /// The command line, understood.
 #[derive(Debug, Default)]
 pub struct Call {
+    children: Children,
     run_dir: PathBuf,
     timeout: Option<Millis>,
     json: bool,
@@ -103,9 +104,9 @@ fn fail<T>(exit: Exit, text: impl Into<String>) -> Result<T, Failure> {
 
 /// Runs `multusctl` with these arguments (without argv[0]) and returns the exit code. `check` is what
 /// `multusd --check` does.
-pub fn main(arguments: impl Iterator<Item = OsString>, check: fn(&str) -> u8) -> u8 {
+pub fn main(arguments: impl Iterator<Item = OsString>, children: Children, check: fn(&str) -> u8) -> u8 {
     let outcome = match read(arguments.collect()) {
-        Ok((call, Todo::Run(command))) => (command.run)(&Call { check: Some(check), ..call }),
+        Ok((call, Todo::Run(command))) => (command.run)(&Call { check: Some(check), children, ..call }),
         Ok((_, Todo::Print(text))) => print(&text),
         Err(failure) => Err(failure),
     };
@@ -292,10 +293,10 @@ fn check(call: &Call) -> Outcome {
 fn help(call: &Call) -> Outcome {
     match call.arguments.first().map(String::as_str) {
         None => print(&table::help_all()),
-        Some("keys") => Ok(offline_exit(offline::help(None))),
+        Some("keys") => Ok(offline_exit(offline::help(None, call.children))),
         Some(name) => match table::find(name) {
             Some(command) => print(&table::help_one(command)),
-            None => Ok(offline_exit(offline::help(Some(name)))),
+            None => Ok(offline_exit(offline::help(Some(name), call.children))),
         },
     }
 }

@@ -55,7 +55,9 @@ impl Daemon {
     /// Nothing of ours is there yet.
     fn begin_life(page: &'static Page, options: &Options) -> Result<Daemon, Refusal> {
         let First { mut prepared, note, is_the_file } = first_configuration(page, options);
-        let mut config = understand(&prepared.packed()).map(|(_, config)| config).unwrap_or_default();
+        let children = options.children;
+        let mut config =
+            understand(&prepared.packed(), children).map(|(_, config)| config).unwrap_or_default();
         let run_dir = run_dir(options, &config);
         // Full or read-only is no reason to leave the machine to itself; what is wrong for good is.
         let mut trouble = None;
@@ -82,7 +84,7 @@ impl Daemon {
         end_former_life(&run_dir);
         if let Some(mut again) = last_good_configuration(page, options).filter(|_| !is_the_file) {
             // A former life was about to keep a newer one as it ended; from now on nobody is.
-            config = understand(&again.packed()).map(|(_, config)| config).unwrap_or_default();
+            config = understand(&again.packed(), children).map(|(_, config)| config).unwrap_or_default();
             prepared = again;
         }
         let life = match LifeFile::create(&run_dir.join("life"), page.life.load(SeqCst)) {
@@ -144,8 +146,8 @@ impl Daemon {
     /// A supervisor died; what it kept is on the page.
     fn take_over(page: &'static Page, options: &Options, number: i32) -> Result<Daemon, Refusal> {
         let bytes = file::read_memory(poll::borrow(number))?;
-        let (prepared, config) =
-            understand(&bytes).ok_or(Refusal("the configuration in memory is damaged".into()))?;
+        let (prepared, config) = understand(&bytes, options.children)
+            .ok_or(Refusal("the configuration in memory is damaged".into()))?;
         if page.kept(Keep::Config).is_none() {
             // It died between putting the new one aside and in place: the old one stands.
             page.keep_as(Keep::ConfigBefore, Keep::Config);
@@ -394,7 +396,7 @@ struct First {
 fn first_configuration(page: &Page, options: &Options) -> First {
     let life = page.life.load(SeqCst);
     let around = |config: &Config| SurroundingsOwned { run_dir: run_dir(options, config), life };
-    let errors = match prepare(&options.config, &around) {
+    let errors = match prepare(&options.config, options.children, &around) {
         Ok(read) => {
             read.warnings.iter().for_each(|warning| say!("warning: {warning}"));
             read.missing.iter().for_each(|sentence| say!("{sentence}"));
@@ -422,7 +424,7 @@ fn first_configuration(page: &Page, options: &Options) -> First {
 /// The last good configuration, if one was kept.
 fn last_good_configuration(page: &Page, options: &Options) -> Option<Prepared> {
     let text = state_dir(&options.config).and_then(|directory| last_good::recall(Path::new(&directory)))?;
-    let mut loaded = config::load_text(&text).ok()?;
+    let mut loaded = config::load_kept(&text, options.children).ok()?;
     super::bundled::add(&mut loaded.config);
     let run_dir = run_dir(options, &loaded.config);
     let around = SurroundingsOwned { run_dir, life: page.life.load(SeqCst) };
@@ -433,7 +435,7 @@ fn last_good_configuration(page: &Page, options: &Options) -> Option<Prepared> {
 /// Where a configuration that cannot be understood as a whole says its state is kept.
 fn state_dir(path: &Path) -> Option<String> {
     use config::Files;
-    let bytes = RealFiles.read(&path.to_string_lossy()).unwrap_or_default();
+    let bytes = RealFiles(&[]).read(&path.to_string_lossy()).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let said = text.lines().find_map(|line| {
         let (key, value) = line.split_once('=')?;

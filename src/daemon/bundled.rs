@@ -40,13 +40,13 @@ pub fn has_log(program: &Program, is_err: bool) -> bool {
 
 /// It is one of ours.
 pub fn is_bundled(program: &Program) -> bool {
-    program.name == LOG
+    program.name == LOG || program.child.is_some()
 }
 
 /// What a program may do as root: as it says; a bundled child may write where only others may.
 pub fn capabilities(program: &Program) -> Option<u64> {
     const DAC_OVERRIDE: u64 = 1 << 1;
-    match is_bundled(program) {
+    match program.name == LOG {
         true => process::is_root().then_some(if program.user.is_none() { DAC_OVERRIDE } else { 0 }),
         false => program.capabilities,
     }

@@ -1,14 +1,14 @@
 //! `multusd --check FILE` and `multusctl check FILE`: a configuration judged without a daemon.
 
-use crate::config;
+use crate::config::{self, Children};
 use crate::sys::console;
 
 use super::files::{RealFiles, absolute};
 use super::jobs::missing_here;
 
 /// Reports every error of a configuration, and what this machine lacks for it. Returns the exit code.
-pub fn check(path: &str) -> u8 {
-    let loaded = match config::load(&mut RealFiles, &absolute(path)) {
+pub fn check(path: &str, children: Children) -> u8 {
+    let loaded = match config::load(&mut RealFiles(children), &absolute(path)) {
         Ok(loaded) => loaded,
         Err(errors) => {
             console::complain(&errors.to_string());

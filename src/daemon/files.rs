@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use crate::config::Files;
+use crate::config::{Children, Files};
 use crate::limits::CONFIG_BYTES_MAX;
 use crate::sys::{describe, file, glob, machine};
 
-/// The real file system.
-pub struct RealFiles;
+/// The real file system, and the bundled children there really are.
+pub struct RealFiles(pub Children);
 
 impl Files for RealFiles {
     fn read(&mut self, path: &str) -> Result<Vec<u8>, String> {
@@ -27,6 +27,10 @@ impl Files for RealFiles {
 
     fn env(&mut self, name: &str) -> Option<String> {
         std::env::var(name).ok()
+    }
+
+    fn children(&self) -> Children {
+        self.0
     }
 }
 

@@ -194,9 +194,13 @@ impl Read {
 }
 
 /// Reads and resolves the configuration. `Err`: one line per error.
-pub fn prepare(path: &Path, around: &dyn Fn(&config::Config) -> SurroundingsOwned) -> Result<Read, String> {
+pub fn prepare(
+    path: &Path,
+    children: config::Children,
+    around: &dyn Fn(&config::Config) -> SurroundingsOwned,
+) -> Result<Read, String> {
     let path = super::files::absolute(&path.to_string_lossy());
-    let mut loaded = config::load(&mut RealFiles, &path).map_err(|errors| errors.to_string())?;
+    let mut loaded = config::load(&mut RealFiles(children), &path).map_err(|errors| errors.to_string())?;
     bundled::add(&mut loaded.config);
     let around = around(&loaded.config);
     let (resolved, errors) = resolve_all(&loaded.config, &around);

@@ -45,7 +45,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::SeqCst;
 
-use crate::config;
+use crate::config::{self, Children};
 use crate::limits::{CHILD_COUNT_MAX, CONTROL_CLIENT_COUNT_MAX, LOG};
 use crate::protocol::{self, LIMITATION_COUNT_MAX, Text};
 use crate::supervisor::{Action, Actions, ChildId, Event, State, Supervisor};
@@ -83,6 +83,8 @@ pub struct Options {
     pub config: PathBuf,
     /// The run directory, where it is not the configuration's.
     pub run_dir: Option<PathBuf>,
+    /// The bundled children there are.
+    pub children: Children,
 }
 
 /// Whose readiness a token stands for.

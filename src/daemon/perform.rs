@@ -5,6 +5,7 @@
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::Ordering::SeqCst;
 
+use crate::limits::LOG;
 use crate::supervisor::{Action, ChildId, Event, Generation, Hook, SignalKind};
 use crate::sys::page::{Keep, KeepForProgram, Slot};
 use crate::sys::poll::Interest;
@@ -15,7 +16,7 @@ use super::jobs::{self, Tree};
 use super::spec::HookKind;
 use super::table::{Beside, Entry};
 use super::{Daemon, Token, borrow};
-use super::{bundled, logs, report};
+use super::{logs, report};
 
 /// What a check may print; more of it does not fit, and the check is told so (EPERM).
 pub const CHECK_TEXT_BYTES: u32 = 4096;
@@ -79,12 +80,18 @@ impl Daemon {
         let born_in_cgroup = self.renew_group(child);
         let mut extra = heapless::Vec::<_, EXTRA_COUNT_MAX>::new();
         self.hand_over(child, &mut extra)?;
-        let is_log = self.table[index].as_ref().is_some_and(|entry| bundled::is_bundled(&entry.program));
-        let input = self.page.kept(Keep::LogSettings).filter(|_| is_log);
+        let is_log = self.table[index].as_ref().is_some_and(|entry| entry.name() == LOG);
+        let log_settings = self.page.kept(Keep::LogSettings).filter(|_| is_log);
         let Some(entry) = self.entry(child) else { return Ok(()) };
         if let Some(why) = &entry.spec.missing {
             super::table::write_cut(&mut entry.reason, format_args!("{why}"));
             return Err(SysError { operation: "start", errno: libc::ENOENT });
+        }
+        if entry.settings.is_none() && !entry.spec.exec.settings.is_empty() {
+            entry.settings = super::table::settings(&entry.spec);
+            if entry.settings.is_none() {
+                return Err(SysError { operation: "memfd_create", errno: libc::EMFILE });
+            }
         }
         // There is room for one of each kind, and every output.
         if let Some((end, number)) = ready.as_ref().zip(entry.spec.exec.ready_descriptor) {
@@ -96,9 +103,12 @@ impl Daemon {
             let _ = extra.push((end.unwrap_or(null), number));
         }
         let wiring = Wiring {
-            standard: match input {
-                Some(input) => [input, null, 2],
-                None => streams(entry, slot, null),
+            standard: match log_settings {
+                Some(settings) => [settings, null, 2],
+                None => {
+                    let [_, output, error] = streams(entry, slot, null);
+                    [entry.settings.as_ref().map_or(null, AsRawFd::as_raw_fd), output, error]
+                }
             },
             extra: &extra,
             inherited: &|give| {

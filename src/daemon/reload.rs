@@ -104,8 +104,9 @@ impl Daemon {
         }
         slot.flags.store(0, SeqCst);
         let (path, around) = (self.options.config.clone(), self.surroundings());
+        let children = self.options.children;
         process::spawn_job(slot, 1, || {
-            let (bytes, code) = match jobs::prepare(&path, &|_| around.clone()) {
+            let (bytes, code) = match jobs::prepare(&path, children, &|_| around.clone()) {
                 // What is missing now is an error now: the running configuration lacks nothing.
                 Ok(read) if !read.missing.is_empty() => (read.missing.join("\n").into_bytes(), 1),
                 Ok(mut read) => {
@@ -175,7 +176,7 @@ impl Daemon {
     }
 
     fn apply_bytes(&mut self, bytes: &[u8], dry: bool) -> Reply {
-        let Some((prepared, config)) = understand(bytes) else {
+        let Some((prepared, config)) = understand(bytes, self.options.children) else {
             return refused(Refusal::Failed, format_args!("the configuration could not be read: not whole"));
         };
         // Where this life's sockets and groups are is settled for as long as it lasts.
@@ -519,7 +520,7 @@ impl Daemon {
         }
         let Some(number) = self.page.kept(Keep::ConfigBefore) else { return };
         let Ok(bytes) = file::read_memory(poll::borrow(number)) else { return };
-        let Some((before, config)) = understand(&bytes) else { return };
+        let Some((before, config)) = understand(&bytes, self.options.children) else { return };
         for (index, entry) in self.table.iter_mut().enumerate() {
             let Some(entry) = entry.as_mut().filter(|entry| !entry.retiring) else { continue };
             let former = config.programs.iter().zip(&before.resolved.specs);
@@ -542,7 +543,7 @@ impl Daemon {
         let number = self.page.kept(Keep::ConfigBefore);
         let bytes =
             number.and_then(|number| file::read_memory(poll::borrow(number)).ok()).unwrap_or_default();
-        if let Some((prepared, config)) = understand(&bytes) {
+        if let Some((prepared, config)) = understand(&bytes, self.options.children) {
             self.page.keep_as(Keep::ConfigBefore, Keep::Config);
             self.apply(InForce::new(config, prepared.resolved), false);
             self.keep_last_good(true);
@@ -574,9 +575,9 @@ impl Daemon {
 }
 
 /// A configuration in memory; `None`: not whole.
-pub fn understand(bytes: &[u8]) -> Option<(Prepared, Config)> {
+pub fn understand(bytes: &[u8], children: config::Children) -> Option<(Prepared, Config)> {
     let prepared = Prepared::from_bytes(bytes)?;
-    let mut config = config::load_text(&prepared.text).ok()?.config;
+    let mut config = config::load_kept(&prepared.text, children).ok()?.config;
     bundled::add(&mut config);
     let (resolved, board) = (&prepared.resolved, &config.board);
     let is_whole = config.programs.len() == resolved.specs.len()

@@ -10,6 +10,7 @@ use crate::config::{
     self, Config, HeartbeatKind, HookCommand, Line, LogFile, Program, ProgramKind, ProgramReady, Reload,
 };
 use crate::packed::{self, packed};
+use crate::sys::process;
 use crate::sys::process::{Identity, Recipe};
 use crate::sys::users::Accounts;
 
@@ -87,6 +88,8 @@ pub struct Exec {
     pub outputs: Vec<(String, i32, u64)>,
     /// The descriptor of the page of inputs.
     pub inputs: Option<i32>,
+    /// What a bundled child finds at descriptor 0; empty: it is none.
+    pub settings: Vec<u8>,
 }
 
 /// A command with the paths to try.
@@ -133,7 +136,8 @@ packed!(Exec {
     forking,
     pidfile,
     outputs,
-    inputs
+    inputs,
+    settings,
 });
 packed!(Command { paths, words });
 packed!(Stream { path, maxbytes, backups });
@@ -283,7 +287,8 @@ pub fn resolve(config: &Config, around: &Surroundings) -> (Resolved, Vec<(usize,
 }
 
 fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spec, String> {
-    let identity = match (&program.user, &program.group) {
+    let own_user = own_user(program, around.accounts);
+    let identity = match (program.user.as_ref().or(own_user.as_ref()), &program.group) {
         (Some(user), group) => Some(around.accounts.identity(user, group.as_deref())?),
         (None, Some(group)) => {
             let group = around.accounts.group(group).ok_or(format!("no group `{group}` in /etc/group"))?;
@@ -329,9 +334,10 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
             program.check.as_ref().map(|check| check_command(&check.command, &path)),
         ],
         exec: Exec {
-            command: match super::bundled::is_bundled(program) {
-                true => own_image(&program.name, None),
-                false => command(&program.command, &path),
+            command: match &program.child {
+                Some(child) => own_image(&child.word, None),
+                None if super::bundled::is_bundled(program) => own_image(&program.name, None),
+                None => command(&program.command, &path),
             },
             environment,
             directory: program.directory.clone(),
@@ -356,10 +362,21 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
             pidfile: program.pidfile.clone(),
             outputs,
             inputs,
+            settings: program.child.clone().map_or(Vec::new(), |mut child| packed::to_bytes(&mut child)),
         },
         stdout,
         stderr,
     })
+}
+
+/// A bundled child runs as a user of its own: the account of its name where there is one, else a number that is the same on
+/// every machine, of those that systemd keeps for users without an account (DynamicUser in systemd.exec(5)).
+fn own_user(program: &Program, accounts: &Accounts) -> Option<String> {
+    let child = program.child.as_ref().filter(|_| process::is_root())?;
+    let name = ["multusd-", &child.word].concat();
+    let is_there = accounts.identity(&name, None).is_ok();
+    let number = 61184 + digest(child.word.as_bytes()) % (65520 - 61184);
+    Some(if is_there { name } else { number.to_string() })
 }
 
 /// Outputs with the descriptors it is handed, and that of the page of inputs; its environment tells it both.

@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use crate::config::{self, Config};
+use crate::config::{self, Children, Config};
 use crate::sys::{SysError, console, file, mount};
 
 use super::files::{RealFiles, absolute};
@@ -35,10 +35,11 @@ const LINES_BYTES_MAX: usize = 1 << 16;
 
 struct Machine {
     root: PathBuf,
+    children: Children,
 }
 
 /// Sets up the machine; the exit code: 1 if a step failed.
-pub fn system(arguments: &mut dyn Iterator<Item = OsString>) -> u8 {
+pub fn system(arguments: &mut dyn Iterator<Item = OsString>, children: Children) -> u8 {
     let (mut path, mut root) = (None, None);
     while let Some(word) = arguments.next() {
         match word.to_str() {
@@ -50,7 +51,7 @@ pub fn system(arguments: &mut dyn Iterator<Item = OsString>) -> u8 {
             }
         }
     }
-    let own = Machine { root: root.unwrap_or_else(|| "/".into()).into() };
+    let own = Machine { root: root.unwrap_or_else(|| "/".into()).into(), children };
     let path = path.map_or_else(|| own.at("boot/multusd.cfg"), PathBuf::from);
     let found = own.configuration(&path.to_string_lossy());
     // Of neither: what holds where nothing is said.
@@ -99,13 +100,13 @@ impl Machine {
 
     /// The file's, or the last good one.
     fn configuration(&self, path: &str) -> Option<Config> {
-        let errors = match config::load(&mut RealFiles, &absolute(path)) {
+        let errors = match config::load(&mut RealFiles(self.children), &absolute(path)) {
             Ok(loaded) => return Some(loaded.config),
             Err(errors) => errors,
         };
         console::complain(&["multusd system: ", &errors.to_string()].concat());
         let last_good = last_good::recall(&self.at("var/lib/multusd"));
-        let last_good = last_good.and_then(|text| config::load_text(&text).ok());
+        let last_good = last_good.and_then(|text| config::load_kept(&text, self.children).ok());
         last_good.map(|loaded| loaded.config)
     }
 

@@ -1,13 +1,14 @@
 //! What the daemon knows of each program beyond what the supervisor decides by: how to start it,
 //! its descriptors, what runs beside it, and how to put its fate into words.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use crate::config::{AutoRestart, Program, ProgramKind, ProgramReady};
 use crate::supervisor::{
     CheckRules, ChildId, ChildSet, ExitCodes, Generation, Hook, HookTimes, Kind, Ready, Restart, Rules, State,
 };
+use crate::sys::file;
 use crate::sys::page::SAVED_WORDS_MAX;
 use crate::sys::process::Recipe;
 use crate::time::{Instant, Millis};
@@ -16,6 +17,17 @@ use super::spec::{Base, HOOK_KINDS, Spec};
 
 /// A sentence about a program; longer ones are cut.
 pub type Words = heapless::String<120>;
+
+/// In memory, for reading: what a process of that user could change would outlive it. None: it needs none, or there is none
+/// now; then it is made when it is to start.
+pub fn settings(spec: &Spec) -> Option<OwnedFd> {
+    if spec.exec.settings.is_empty() {
+        return None;
+    }
+    let memory = file::memory(c"multusd-settings").ok()?;
+    file::append(memory.as_fd(), &spec.exec.settings).ok()?;
+    file::open_again_to_read(&memory).ok()
+}
 
 /// One program.
 pub struct Entry {
@@ -29,6 +41,8 @@ pub struct Entry {
     pub hooks: [Option<Box<Recipe>>; HOOK_KINDS],
     /// Digest of what the running process was made from.
     pub digest: u64,
+    /// What a bundled child finds at descriptor 0.
+    pub settings: Option<OwnedFd>,
     /// Its control group.
     pub group: Option<OwnedFd>,
     /// The group was killed as a whole, maybe by a former supervisor: `Hierarchy::renew_group`.
@@ -134,6 +148,7 @@ impl Entry {
             recipe: spec.exec.recipe(base),
             hooks: recipes(&spec, base),
             digest: spec.exec.digest(),
+            settings: settings(&spec),
             program,
             spec,
             group: None,
@@ -169,6 +184,7 @@ impl Entry {
         self.recipe = spec.exec.recipe(base);
         self.hooks = recipes(&spec, base);
         self.digest = spec.exec.digest();
+        self.settings = settings(&spec);
         self.program = program;
         self.spec = spec;
         self.next = None;

@@ -1,7 +1,8 @@
 //! A machine for the configuration reader: files, environment and name from memory.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
-use multusd::config::Files;
+use multusd::child::CHILDREN;
+use multusd::config::{Children, Files};
 
 /// The machine.
 #[derive(Default)]
@@ -54,5 +55,9 @@ impl Files for Machine {
 
     fn env(&mut self, name: &str) -> Option<String> {
         self.env.iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_string())
+    }
+
+    fn children(&self) -> Children {
+        CHILDREN
     }
 }

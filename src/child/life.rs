@@ -1,0 +1,69 @@
+//! What every bundled child does besides its own work: it says when it serves, beats at the pace its heartbeat wants, and ends
+//! when it is told to.
+
+use std::ffi::CStr;
+use std::os::fd::AsFd;
+
+use crate::client::Multusd;
+use crate::sys::poll::{Interest, Poller};
+use crate::sys::signal::{self, TermSignal};
+use crate::sys::{SysError, clock, console, process};
+use crate::time::{Instant, Millis};
+
+const TERM: u64 = 0;
+
+/// A child's life.
+pub struct Life {
+    /// What it says to multusd, and its inputs and outputs.
+    pub multusd: Multusd,
+    poller: Poller,
+    _term: TermSignal,
+    pace: Option<Millis>,
+    next_beat: Instant,
+}
+
+/// Lives: `begin` prepares, `serve` returns when the child is told to end. The exit code.
+pub fn live(name: &CStr, serve: impl FnOnce(&mut Life) -> Result<(), SysError>) -> u8 {
+    process::set_title(name);
+    match Life::begin().and_then(|mut life| serve(&mut life)) {
+        Ok(()) => 0,
+        Err(error) => {
+            console::complain(&error.to_string());
+            1
+        }
+    }
+}
+
+impl Life {
+    fn begin() -> Result<Life, SysError> {
+        signal::block_end()?;
+        let multusd = Multusd::from_environment()?;
+        let poller = Poller::new()?;
+        let term = TermSignal::new()?;
+        poller.add(term.as_fd(), TERM, Interest::Read)?;
+        // A third of what is allowed: one that is late is made up for by the next.
+        let pace = multusd.limit().map(|limit| Millis((limit.0 / 3).max(1)));
+        Ok(Life { multusd, poller, _term: term, pace, next_beat: Instant(0) })
+    }
+
+    /// Waits until then, and beats meanwhile. False: it is to end.
+    pub fn wait(&mut self, deadline: Option<Instant>) -> Result<bool, SysError> {
+        loop {
+            let now = clock::now();
+            if let Some(pace) = self.pace.filter(|_| now >= self.next_beat) {
+                self.multusd.beat()?;
+                self.next_beat = now + pace;
+            }
+            if deadline.is_some_and(|deadline| now >= deadline) {
+                return Ok(true);
+            }
+            let beat = self.pace.map(|_| self.next_beat);
+            self.poller.arm([deadline, beat].into_iter().flatten().min())?;
+            if self.poller.wait(true).contains(&TERM) {
+                // Not judged any more: the end may take its time.
+                self.multusd.stopping()?;
+                return Ok(false);
+            }
+        }
+    }
+}

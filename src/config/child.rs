@@ -1,0 +1,155 @@
+//! Sections of bundled children. Which there are is not known here: whoever reads a configuration hands their table over.
+
+use super::keys::{self, Key, Kind, Section};
+use super::text::{Block, Entry};
+use super::value::Wrong;
+use crate::packed::packed;
+
+/// One bundled child: a row of the table.
+pub struct Child {
+    /// `template` for `[template]`; also the applet's name.
+    pub word: &'static str,
+    /// `[template]`, `[dido:NAME]`.
+    pub header: &'static str,
+    /// There may be several, `[word:NAME]`.
+    pub named: bool,
+    /// For the documentation: what it is, in a few words.
+    pub title: &'static str,
+    /// Its own keys. Those of a program that make sense for it come on top: see [`is_shared`].
+    pub keys: &'static [Key],
+    /// How its process is supervised: lines of a `[program:NAME]`, of which its section may say some otherwise.
+    pub program: &'static str,
+    /// What its keys say together; an error names the key it is told at.
+    pub check: fn(&Settings) -> Result<(), (&'static str, String)>,
+    /// Runs it; the exit code.
+    pub run: fn(&Settings) -> u8,
+}
+
+/// All of them.
+pub type Children = &'static [Child];
+
+impl PartialEq for Child {
+    fn eq(&self, other: &Child) -> bool {
+        self.word == other.word
+    }
+}
+impl Eq for Child {}
+
+impl core::fmt::Debug for Child {
+    fn fmt(&self, f: &mut core::fmt::Formatter) -> core::fmt::Result {
+        f.write_str(self.word)
+    }
+}
+
+/// A key of a child, as its section has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Setting {
+    /// The key.
+    pub name: String,
+    /// Its value, expanded; it was found to be right.
+    pub value: String,
+}
+packed!(Setting { name, value });
+
+/// What a child is told: its section, as far as it is its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Which child.
+    pub word: String,
+    /// NAME of `[word:NAME]`.
+    pub instance: String,
+    /// Outputs that its process owns.
+    pub outputs: Vec<String>,
+    /// Inputs that it reads.
+    pub inputs: Vec<String>,
+    /// Keys that the section has.
+    pub settings: Vec<Setting>,
+}
+packed!(Settings { word, instance, outputs, inputs, settings });
+
+impl Settings {
+    /// The value of a key, or its default's; empty where it has neither.
+    pub fn text<'a>(&'a self, keys: &'static [Key], name: &str) -> &'a str {
+        match self.settings.iter().find(|setting| setting.name == name) {
+            Some(setting) => &setting.value,
+            None => keys.iter().find(|key| key.name() == name).and_then(Key::default_text).unwrap_or(""),
+        }
+    }
+}
+
+/// Keys of a program that say what it is: a child is what it is.
+const ITS_OWN: &str = " command process_name numprocs numprocs_start type pidfile directory umask environment_file autorestart \
+    exitcodes ready ready_check ready_check_interval ready_check_timeout start_timeout heartbeat_kind heartbeat_file \
+    heartbeat_port stopsignal stopasgroup killasgroup stop_command stop_command_timeout reload reload_timeout capabilities \
+    no_new_privs ";
+
+/// Whether a key of a program may stand in the section of a child, too.
+pub(super) fn is_shared(key: &Key) -> bool {
+    let name = [" ", key.name(), " "].concat();
+    super::words::find(ITS_OWN, &name).is_none() && !matches!(key.kind, Kind::NoEffect)
+}
+
+/// Whether a key of this section is the child's own.
+pub(super) fn is_own(section: Section, key: &Key) -> bool {
+    matches!(section, Section::Child(child) if child.keys.iter().any(|own| core::ptr::eq(own, key)))
+}
+
+/// Its process's name: `dido-hall` for `[dido:hall]`.
+pub(super) fn process_name(child: &Child, instance: &str) -> String {
+    if instance.is_empty() { child.word.into() } else { [child.word, "-", instance].concat() }
+}
+
+/// The section of a program that supervises it.
+pub(super) fn program(child: &'static Child, block: &Block) -> Block {
+    let defaults = child.program.lines().filter_map(|line| {
+        let (name, value) = line.split_once(" = ")?;
+        let key = keys::find(Section::Program, name).filter(|_| block.entry(name).is_none())?;
+        Some(Entry { key, place: block.place, value: value.into(), damaged: false })
+    });
+    let given = block.entries.iter().filter(|entry| !is_own(block.section, entry.key));
+    let given = given.map(|entry| Entry { value: entry.value.clone(), ..*entry });
+    let command = keys::find(Section::Program, "command").map(|key| Entry {
+        key,
+        place: block.place,
+        value: ["multusd ", child.word].concat(),
+        damaged: false,
+    });
+    Block {
+        section: Section::Program,
+        name: process_name(child, &block.name),
+        place: block.place,
+        entries: command.into_iter().chain(defaults).chain(given).collect(),
+    }
+}
+
+// ---------------------------------------------------------------- what rows of children are made of
+
+/// A word without spaces.
+pub const fn word() -> Kind {
+    Kind::Word(|_, _| {})
+}
+
+/// `true` or `false`.
+pub const fn boolean() -> Kind {
+    Kind::Bool(|_, _| {})
+}
+
+/// A whole number from … to.
+pub const fn number(min: i64, max: i64) -> Kind {
+    Kind::Number(min, max, |_, _| {})
+}
+
+/// A time of at least so many milliseconds, with its unit.
+pub const fn duration(min_ms: u64) -> Kind {
+    Kind::Duration(min_ms, |_, _| {})
+}
+
+/// One of these words.
+pub const fn choice(words: &'static [&'static str]) -> Kind {
+    Kind::Choice(words, |_, _| {})
+}
+
+/// Something of its own: what it is called, and how it is checked.
+pub const fn other(noun: &'static str, check: fn(&str) -> Result<(), Wrong>) -> Kind {
+    Kind::Own(noun, check)
+}
