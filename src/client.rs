@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use crate::sys::counter::Mapped;
 use crate::sys::input::{Published, Reader};
-use crate::sys::{SysError, file, gpio, poll, socket, stream};
+use crate::sys::{SysError, clock, file, gpio, poll, socket, stream, values};
 use crate::time::Millis;
 
 /// A program's side of everything that multusd and it say to each other.
@@ -29,6 +29,7 @@ pub struct Multusd {
     means: Means,
     limit: Option<Millis>,
     inputs: Option<Reader>,
+    values: Option<values::Reader>,
 }
 
 /// One of the program's outputs: it alone drives it while it runs, and multusd makes it safe when it fails.
@@ -101,7 +102,11 @@ impl Multusd {
             Some(number) => Some(Reader::map(descriptor(number.to_str().unwrap_or(""))?)?),
             None => None,
         };
-        Ok(Multusd { notify, means, limit: micros.map(|micros| Millis(micros / 1000)), inputs })
+        let values = match variable("MULTUSD_VALUES") {
+            Some(number) => Some(values::Reader::map(descriptor(number.to_str().unwrap_or(""))?)?),
+            None => None,
+        };
+        Ok(Multusd { notify, means, limit: micros.map(|micros| Millis(micros / 1000)), inputs, values })
     }
 
     /// The longest silence allowed; a third of it is a good pace. `None`: nobody judges.
@@ -162,6 +167,11 @@ impl Multusd {
     pub fn input(&self, name: &str) -> Option<Input> {
         let (on, seen) = self.inputs.as_ref()?.read(name)?;
         Some(Input { on, seen })
+    }
+
+    /// What somebody has published by this name (bundled children only); none: nobody has, or it is not known now.
+    pub fn value(&self, name: &str) -> Option<i64> {
+        self.values.as_ref()?.read(name)?.now(clock::now())
     }
 
     /// Waits until what was said has been heard, at most so long; false: it has not. For a process that is

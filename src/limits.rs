@@ -22,6 +22,12 @@ pub const INPUT_COUNT_MAX: usize = 64;
 /// Outputs that may be configured.
 pub const OUTPUT_COUNT_MAX: usize = 64;
 
+/// Values that may be published: see `sys/values.rs`.
+pub const VALUE_COUNT_MAX: usize = 64;
+
+/// Bytes of what a value is measured in.
+pub const UNIT_BYTES_MAX: usize = 15;
+
 /// Watchdogs that may be configured: the processor's, one on the board, and one to spare for each.
 pub const WATCHDOG_COUNT_MAX: usize = 4;
 

@@ -179,6 +179,14 @@ impl Packed for i32 {
     }
 }
 
+impl Packed for i64 {
+    fn pack(&mut self, packer: &mut Packer) {
+        let mut zigzag = (*self << 1 ^ *self >> 63) as u64;
+        zigzag.pack(packer);
+        *self = (zigzag >> 1) as i64 ^ -((zigzag & 1) as i64);
+    }
+}
+
 impl Packed for u128 {
     fn pack(&mut self, packer: &mut Packer) {
         let mut halves = [*self as u64, (*self >> 64) as u64];

@@ -22,6 +22,9 @@ pub const EVENT_PAGE_COUNT: usize = 8;
 /// Inputs or outputs in one page.
 pub const LINE_PAGE_COUNT: usize = 8;
 
+/// Values in one page.
+pub const VALUE_PAGE_COUNT: usize = 16;
+
 /// What an input or output is wired to, as the configuration has it; longer ones are cut.
 pub type Wire = heapless::String<64>;
 
@@ -89,6 +92,10 @@ pub enum Request {
     History { from: u64 },
     /// Why the machine booted: `Reply::Reasons`.
     Reasons,
+    /// Values that are published, from this place on: `Reply::Values`.
+    Values { from: u16 },
+    /// Publish a value: `outside -23.5 unit=C raw=17 for=5s`.
+    Publish { text: Text },
 }
 packed!(enum Request {
     0 Daemon,
@@ -111,6 +118,8 @@ packed!(enum Request {
     17 SyncLog,
     18 History { from },
     19 Reasons,
+    20 Values { from },
+    21 Publish { text },
 });
 
 /// A level by any of its names.
@@ -195,6 +204,8 @@ pub enum Reply {
     Log { sync: u32 },
     /// The last boots, the newest (which runs) first; none: nothing is known of them.
     Reasons { boots: heapless::Vec<Boot, BOOT_COUNT_MAX> },
+    /// A page of values; `next` as above.
+    Values { values: heapless::Vec<ValueStatus, VALUE_PAGE_COUNT>, next: Option<u16> },
 }
 packed!(enum Reply {
     0 Done { text },
@@ -209,6 +220,7 @@ packed!(enum Reply {
     9 Live(times),
     10 Log { sync },
     11 Reasons { boots },
+    12 Values { values, next },
 });
 
 /// Why not.
@@ -565,5 +577,7 @@ pub fn decode<T: Packed + Default>(packet: &[u8]) -> Option<T> {
 mod boots;
 #[cfg(test)]
 mod tests;
+mod values;
 
 pub use boots::{Boot, BootEnd};
+pub use values::ValueStatus;

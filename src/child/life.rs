@@ -4,10 +4,11 @@
 use std::ffi::CStr;
 use std::os::fd::AsFd;
 
-use crate::client::Multusd;
+use crate::client::{Multusd, Output};
+use crate::config::{Driven, Settings};
 use crate::sys::poll::{Interest, Poller};
 use crate::sys::signal::{self, TermSignal};
-use crate::sys::{SysError, clock, console, process};
+use crate::sys::{SysError, clock, console, file, process};
 use crate::time::{Instant, Millis};
 
 const TERM: u64 = 0;
@@ -34,7 +35,33 @@ pub fn live(name: &CStr, serve: impl FnOnce(&mut Life) -> Result<(), SysError>) 
     }
 }
 
+/// An output that the child owns.
+pub struct Drive {
+    output: Output,
+    /// What is written for on and off, where it is a file.
+    words: Option<[String; 2]>,
+}
+
+impl Drive {
+    /// Switches it.
+    pub fn set(&self, on: bool) -> Result<(), SysError> {
+        match &self.words {
+            None => self.output.set(on),
+            Some(words) => file::write_at_start(self.output.descriptor(), words[usize::from(on)].as_bytes()),
+        }
+    }
+}
+
 impl Life {
+    /// Its outputs; without those that a command drives.
+    pub fn outputs(&self, settings: &Settings) -> Vec<Drive> {
+        let drive = |driven: &Driven| {
+            let words = driven.is_file.then(|| [&driven.off, &driven.on].map(|word| [word, "\n"].concat()));
+            Some(Drive { output: self.multusd.output(&driven.name)?, words })
+        };
+        settings.outputs.iter().filter_map(drive).collect()
+    }
+
     fn begin() -> Result<Life, SysError> {
         signal::block_end()?;
         let multusd = Multusd::from_environment()?;
@@ -46,24 +73,20 @@ impl Life {
         Ok(Life { multusd, poller, _term: term, pace, next_beat: Instant(0) })
     }
 
-    /// Waits until then, and beats meanwhile. False: it is to end.
+    /// Waits until then, or until a beat is due, which it gives. False: it is to end.
     pub fn wait(&mut self, deadline: Option<Instant>) -> Result<bool, SysError> {
-        loop {
-            let now = clock::now();
-            if let Some(pace) = self.pace.filter(|_| now >= self.next_beat) {
-                self.multusd.beat()?;
-                self.next_beat = now + pace;
-            }
-            if deadline.is_some_and(|deadline| now >= deadline) {
-                return Ok(true);
-            }
-            let beat = self.pace.map(|_| self.next_beat);
-            self.poller.arm([deadline, beat].into_iter().flatten().min())?;
-            if self.poller.wait(true).contains(&TERM) {
-                // Not judged any more: the end may take its time.
-                self.multusd.stopping()?;
-                return Ok(false);
-            }
+        let beat = self.pace.map(|_| self.next_beat);
+        self.poller.arm([deadline, beat].into_iter().flatten().min())?;
+        if self.poller.wait(true).contains(&TERM) {
+            // Not judged any more: the end may take its time.
+            self.multusd.stopping()?;
+            return Ok(false);
         }
+        let now = clock::now();
+        if let Some(pace) = self.pace.filter(|_| now >= self.next_beat) {
+            self.multusd.beat()?;
+            self.next_beat = now + pace;
+        }
+        Ok(true)
     }
 }

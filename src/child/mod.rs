@@ -2,6 +2,7 @@
 
 mod life;
 pub mod log;
+mod status_led;
 mod template;
 
 use std::os::fd::AsFd;
@@ -11,7 +12,7 @@ use crate::packed;
 use crate::sys::{console, file, poll, socket};
 
 /// Those that have a section of their own: one row each, in the order of the documentation.
-pub static CHILDREN: &[Child] = &[template::CHILD];
+pub static CHILDREN: &[Child] = &[status_led::CHILD, template::CHILD];
 
 /// How each is supervised unless its row says otherwise: it says when it serves, beats without a system call, has nothing
 /// that root has, and is back at once when it fails.

@@ -19,6 +19,7 @@ pub const CHILD: Child = Child {
     word: "template",
     header: "[template:NAME]",
     named: true,
+    drives: true,
     title: "A child to copy",
     keys: KEYS,
     program: super::SUPERVISED,
@@ -72,7 +73,7 @@ fn serve(life: &mut Life, settings: &Settings) -> Result<(), SysError> {
     let time = |name| read_duration(settings.text(KEYS, name)).unwrap_or(Millis(1000));
     let times = settings.text(KEYS, "times").parse().unwrap_or(0);
     let mut blinker = Blinker::new(time("on"), time("off"), times, clock::now());
-    let outputs: Vec<_> = settings.outputs.iter().filter_map(|name| life.multusd.output(name)).collect();
+    let outputs = life.outputs(settings);
     life.multusd.ready()?;
     loop {
         let (level, until) = blinker.step(clock::now());

@@ -106,14 +106,19 @@ impl Draft {
 
 /// The configuration that the document says; with errors in the report it is not complete.
 pub(super) fn assemble(document: Document) -> (Config, Report) {
-    let Document { blocks, mut report, incomplete, .. } = document;
+    let Document { mut blocks, mut report, incomplete, .. } = document;
+    child::with_outputs(&mut blocks, &mut report);
+    let mut children = Vec::new();
     let Draft { daemon, log, .. } = Draft::with_defaults();
     let mut config = Config { daemon, log, ..Config::default() };
     let mut linked: Vec<Linked> = Vec::new();
     for block in &blocks {
         match block.section {
             Section::Program => processes(block, &mut linked, &mut report),
-            Section::Child(child) => bundled(child, block, &mut linked, &mut report),
+            Section::Child(child) => {
+                children.push((linked.len(), child, block));
+                bundled(child, block, &mut linked, &mut report);
+            }
             Section::Include => {}
             section => {
                 let mut draft = Draft::with_defaults();
@@ -128,6 +133,9 @@ pub(super) fn assemble(document: Document) -> (Config, Report) {
         }
     }
     assemble_board::own(&mut config.board, &blocks, &mut linked, incomplete, &mut report);
+    if report.error_count() == 0 {
+        children.iter().for_each(|(index, child, block)| judge(child, block, &linked[*index], &mut report));
+    }
     if linked.is_empty() && report.error_count() == 0 {
         report.warning(super::Place::default(), "has no [program:NAME] section: nothing will run".into());
     }
@@ -222,7 +230,6 @@ fn processes(block: &Block, linked: &mut Vec<Linked>, report: &mut Report) {
 
 /// The process of a bundled child.
 fn bundled(child: &'static Child, block: &Block, linked: &mut Vec<Linked>, report: &mut Report) {
-    let errors_before = report.error_count();
     let mut scratch = Draft::default();
     let mut settings =
         Settings { word: child.word.into(), instance: block.name.clone(), ..Settings::default() };
@@ -240,17 +247,18 @@ fn bundled(child: &'static Child, block: &Block, linked: &mut Vec<Linked>, repor
     let program = child::program(child, block);
     let mut draft = Draft::with_defaults();
     fill(&mut draft, &program, report, &mut |name| meaning(name, &program.name, 0, 1));
-    settings.outputs.clone_from(&draft.outputs);
     settings.inputs.clone_from(&draft.inputs);
     let mut process = finish(draft, &program, 0, report);
-    if report.error_count() == errors_before
-        && let Err((key, why)) = (child.check)(&settings)
-    {
-        report.error(block.place_of(key), format_args!("{why}"));
-    }
     process.program.child = Some(settings);
     unique(&process, linked, report);
     linked.push(process);
+}
+
+/// What the keys of a child's section say together.
+fn judge(child: &Child, block: &Block, process: &Linked, report: &mut Report) {
+    if let Some(Err((key, why))) = process.program.child.as_ref().map(child.check) {
+        report.error(block.place_of(key), format_args!("{why}"));
+    }
 }
 
 fn unique(process: &Linked, linked: &[Linked], report: &mut Report) {

@@ -240,6 +240,9 @@ pub(super) fn own(
                 );
             }
             program.outputs.push(Rc::clone(&board.outputs[index]));
+            if let Some(child) = &mut program.child {
+                child.outputs.push(super::child::driven(&board.outputs[index]));
+            }
         }
         for name in &owned.inputs {
             if board.inputs.iter().any(|input| input.name == *name) {

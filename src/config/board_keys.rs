@@ -265,15 +265,8 @@ fn line(text: &str) -> Result<Line, Wrong> {
 
 /// Degrees Celsius with up to three decimals, in thousandths.
 fn degrees(text: &str) -> Result<i32, Wrong> {
-    let (negative, digits) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
-    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if !is_number(whole) || !is_number(fraction) || fraction.len() > 3 {
-        return Err(Wrong::Kind);
-    }
-    let scale = [100, 10, 1][fraction.len() - 1];
-    let value = value::number(whole, 0, 999)? * 1000 + value::number(fraction, 0, 999)? * scale;
-    Ok(if negative { -value } else { value } as i32)
+    let degrees = value::thousandths(text).ok_or(Wrong::Kind)?;
+    if degrees.unsigned_abs() < 1_000_000 { Ok(degrees as i32) } else { Err(Wrong::Range) }
 }
 
 fn check(draft: &mut Draft, text: &str) -> Result<(), Wrong> {

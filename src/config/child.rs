@@ -1,6 +1,8 @@
 //! Sections of bundled children. Which there are is not known here: whoever reads a configuration hands their table over.
 
+use super::board::{Output, Target};
 use super::keys::{self, Key, Kind, Section};
+use super::report::Report;
 use super::text::{Block, Entry};
 use super::value::Wrong;
 use crate::packed::packed;
@@ -15,6 +17,8 @@ pub struct Child {
     pub named: bool,
     /// For the documentation: what it is, in a few words.
     pub title: &'static str,
+    /// It may have an output of its own in its section: keys of an `[output:NAME]` with [`OUTPUT_KEYS`].
+    pub drives: bool,
     /// Its own keys. Those of a program that make sense for it come on top: see [`is_shared`].
     pub keys: &'static [Key],
     /// How its process is supervised: lines of a `[program:NAME]`, of which its section may say some otherwise.
@@ -51,6 +55,20 @@ pub struct Setting {
 }
 packed!(Setting { name, value });
 
+/// An output that a child owns.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Driven {
+    /// Its name.
+    pub name: String,
+    /// It is a file; else a line, or driven by a command, and nothing is handed over.
+    pub is_file: bool,
+    /// What is written to the file when it is on, and when it is off.
+    pub on: String,
+    /// See above.
+    pub off: String,
+}
+packed!(Driven { name, is_file, on, off });
+
 /// What a child is told: its section, as far as it is its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -59,7 +77,7 @@ pub struct Settings {
     /// NAME of `[word:NAME]`.
     pub instance: String,
     /// Outputs that its process owns.
-    pub outputs: Vec<String>,
+    pub outputs: Vec<Driven>,
     /// Inputs that it reads.
     pub inputs: Vec<String>,
     /// Keys that the section has.
@@ -89,6 +107,46 @@ pub(super) fn is_shared(key: &Key) -> bool {
     super::words::find(ITS_OWN, &name).is_none() && !matches!(key.kind, Kind::NoEffect)
 }
 
+/// Keys of an output that a child's section may have.
+const OUTPUT_KEYS: &str = " gpio path write_high write_low active drive safe boot limit ";
+
+/// Whether this is one of them.
+pub(super) fn is_of_output(key: &Key) -> bool {
+    let name = [" ", key.name(), " "].concat();
+    super::words::find(OUTPUT_KEYS, &name).is_some()
+        && keys::of(Section::Output).any(|own| core::ptr::eq(own, key))
+}
+
+/// The sections with those of outputs that children have in theirs.
+pub(super) fn with_outputs(blocks: &mut Vec<Block>, report: &mut Report) {
+    for index in 0..blocks.len() {
+        let block = &blocks[index];
+        let Section::Child(child) = block.section else { continue };
+        let entries: Vec<Entry> =
+            block.entries.iter().filter(|entry| is_of_output(entry.key)).map(Entry::again).collect();
+        if entries.is_empty() {
+            continue;
+        }
+        let (name, place) = (process_name(child, &block.name), block.place);
+        let is_same = |other: &&Block| other.section == Section::Output && other.name == name;
+        if let Some(other) = blocks.iter().find(is_same) {
+            let first = report.refer(other.place, place);
+            report.error(place, format_args!("its output is called {name}, as that in {first}"));
+        }
+        blocks.push(Block { section: Section::Output, name, place, entries });
+    }
+}
+
+/// What the process of a child is told of an output.
+pub(super) fn driven(output: &Output) -> Driven {
+    let (is_file, high, low) = match &output.target {
+        Target::Path { high, low, .. } => (true, high.as_str(), low.as_str()),
+        _ => (false, "", ""),
+    };
+    let (on, off) = if output.active_low { (low, high) } else { (high, low) };
+    Driven { name: output.name.clone(), is_file, on: on.into(), off: off.into() }
+}
+
 /// Whether a key of this section is the child's own.
 pub(super) fn is_own(section: Section, key: &Key) -> bool {
     matches!(section, Section::Child(child) if child.keys.iter().any(|own| core::ptr::eq(own, key)))
@@ -106,8 +164,14 @@ pub(super) fn program(child: &'static Child, block: &Block) -> Block {
         let key = keys::find(Section::Program, name).filter(|_| block.entry(name).is_none())?;
         Some(Entry { key, place: block.place, value: value.into(), damaged: false })
     });
-    let given = block.entries.iter().filter(|entry| !is_own(block.section, entry.key));
-    let given = given.map(|entry| Entry { value: entry.value.clone(), ..*entry });
+    let given =
+        block.entries.iter().filter(|entry| !is_own(block.section, entry.key) && !is_of_output(entry.key));
+    let given = given.map(Entry::again);
+    let name = process_name(child, &block.name);
+    let drives = block.entries.iter().any(|entry| is_of_output(entry.key));
+    let outputs =
+        keys::find(Section::Program, "outputs").filter(|_| drives && block.entry("outputs").is_none());
+    let outputs = outputs.map(|key| Entry { key, place: block.place, value: name.clone(), damaged: false });
     let command = keys::find(Section::Program, "command").map(|key| Entry {
         key,
         place: block.place,
@@ -116,9 +180,9 @@ pub(super) fn program(child: &'static Child, block: &Block) -> Block {
     });
     Block {
         section: Section::Program,
-        name: process_name(child, &block.name),
+        name,
         place: block.place,
-        entries: command.into_iter().chain(defaults).chain(given).collect(),
+        entries: command.into_iter().chain(outputs).chain(defaults).chain(given).collect(),
     }
 }
 

@@ -4,7 +4,7 @@
 //! [`super::process_keys`] (what a process is given).
 
 use super::assemble::Draft;
-use super::child::{Child, Children, is_shared};
+use super::child::{self, Child, Children};
 use super::text::short;
 use super::value::{self, DURATION_MS_MAX, Wrong};
 use super::words;
@@ -404,13 +404,20 @@ pub(super) fn groups(children: Children) -> impl Iterator<Item = Group> {
 
 /// The keys of a section.
 pub(super) fn of(section: Section) -> impl Iterator<Item = &'static Key> {
-    let (own, shared) = match section {
-        Section::Child(child) => (child.keys, Section::Program),
-        section => (&[][..], section),
+    let own = match section {
+        Section::Child(child) => child.keys,
+        _ => &[],
     };
-    let is_here = move |key: &&Key| shared == section || is_shared(key);
-    let groups = GROUPS.iter().filter(move |group| group.section == shared);
-    own.iter().chain(groups.flat_map(|group| group.keys).filter(is_here))
+    let has = move |group: &Group, key: &Key| match section {
+        Section::Child(child) => match group.section {
+            Section::Program => child::is_shared(key),
+            Section::Output => child.drives && child::is_of_output(key),
+            _ => false,
+        },
+        section => group.section == section,
+    };
+    let others = GROUPS.iter().flat_map(move |group| group.keys.iter().filter(move |key| has(group, key)));
+    own.iter().chain(others)
 }
 
 /// The key of that name in a section.

@@ -41,7 +41,7 @@ mod value;
 mod words;
 
 pub use board::*;
-pub use child::{Child, Children, Setting, Settings};
+pub use child::{Child, Children, Driven, Setting, Settings};
 pub use compare::{Changes, compare, same};
 pub use document::{man_page, reference_markdown, sample};
 pub use firmware::firmware_lines;
@@ -54,7 +54,7 @@ pub use nearest::nearest;
 pub use program::*;
 pub use report::{Error, Errors};
 pub use target::{CheckTarget, Server};
-pub use value::read_duration;
+pub use value::{Wrong, read_duration, thousandths};
 pub use words::{find, replaced};
 
 use crate::limits::CONFIG_BYTES_MAX;

@@ -21,6 +21,13 @@ pub(super) struct Entry {
     pub(super) damaged: bool,
 }
 
+impl Entry {
+    /// The same in another section.
+    pub(super) fn again(&self) -> Entry {
+        Entry { value: self.value.clone(), ..*self }
+    }
+}
+
 /// One section.
 pub(super) struct Block {
     pub(super) section: Section,

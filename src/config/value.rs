@@ -201,6 +201,20 @@ fn split_level(text: &str) -> (&str, Option<&str>) {
     }
 }
 
+/// A number with up to three decimals, in thousandths; at most a billion.
+pub fn thousandths(text: &str) -> Option<i64> {
+    let (negative, digits) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_number(whole) || !is_number(fraction) || fraction.len() > 3 {
+        return None;
+    }
+    let scale = [100, 10, 1][fraction.len() - 1];
+    let whole = number(whole, 0, 1_000_000_000).ok()?;
+    let value = whole * 1000 + number(fraction, 0, 999).ok()? * scale;
+    Some(if negative { -value } else { value })
+}
+
 /// Exit codes, separated by commas.
 pub(super) fn exit_codes(text: &str) -> Result<Vec<u8>, Wrong> {
     text.split(',').map(|code| number(code.trim(), 0, 255).map(|code| code as u8)).collect()

@@ -6,7 +6,7 @@ use super::lines::{state, voltage};
 use super::log::{LogUse, RingUse};
 use crate::protocol::{
     Boot, DaemonStatus, Event, InputStatus, LiveTimes, OutputStatus, ProgramStatus, State, Temperature,
-    Watchdog,
+    ValueStatus, Watchdog,
 };
 
 /// Text that grows, field by field. What stands in a list has the name "".
@@ -306,6 +306,25 @@ pub fn inputs(inputs: &[InputStatus]) -> String {
         json.number("edges", input.edges);
         json.maybe("age_ms", input.age_ms);
         json.some("reason", &input.reason);
+        json.close('}');
+    }
+    json.close(']');
+    json.end()
+}
+
+/// Values, likewise; numbers in thousandths as they are.
+pub fn values(values: &[ValueStatus]) -> String {
+    let mut json = Json::new();
+    json.open("values", '[');
+    for value in values {
+        json.open("", '{');
+        json.text("name", &value.name);
+        json.text("value", &value.milli.map_or(String::new(), super::values::number));
+        json.flag("known", Some(value.milli.is_some()));
+        json.text("raw", &value.raw.to_string());
+        json.text("unit", &value.unit);
+        json.number("age_ms", value.age_ms);
+        json.maybe("left_ms", value.left_ms);
         json.close('}');
     }
     json.close(']');

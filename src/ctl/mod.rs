@@ -6,6 +6,7 @@ pub mod complete;
 pub mod man;
 pub mod offline;
 pub mod table;
+mod values;
 
 mod beat;
 mod daemon;
@@ -93,6 +94,8 @@ pub struct Call {
     since: Option<Millis>,
     status: Option<String>,
     after: Option<Millis>,
+    lasting: Option<Millis>,
+    unit: Option<String>,
     arguments: Vec<String>,
     /// `check FILE`: the daemon's own, handed down.
     check: Option<fn(&str) -> u8>,
@@ -194,6 +197,8 @@ fn set(
         "run-dir" => call.run_dir = value()?.into(),
         "timeout" => call.timeout = Some(duration(command, name, &value()?)?),
         "in" => call.after = Some(duration(command, name, &value()?)?),
+        "for" => call.lasting = Some(duration(command, name, &value()?)?),
+        "unit" => call.unit = Some(value()?.to_string_lossy().into_owned()),
         "json" => call.json = true,
         "watch" => call.watch = true,
         "wait" => call.wait = true,

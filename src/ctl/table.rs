@@ -1,7 +1,7 @@
 //! The one table of commands and options. Help, manual pages and shell completion are derived
 //! from it, so a new command is one row here and one function.
 
-use super::{Call, Exit, Outcome, beat, lines, log, orders, reasons, status, watchdog};
+use super::{Call, Exit, Outcome, beat, lines, log, orders, reasons, status, values, watchdog};
 
 /// What an argument is, for completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +87,12 @@ const WAIT: &Opt =
     &Opt { long: "wait", value: "", what: "return when it has happened, not when it is ordered" };
 const DRY_RUN: &Opt = &Opt { long: "dry-run", value: "", what: "only say what would change" };
 const IN: &Opt = &Opt { long: "in", value: "TIME", what: "do it after TIME, such as 5min" };
+const FOR: &Opt = &Opt {
+    long: "for",
+    value: "TIME",
+    what: "it is to be believed for TIME, such as 30s; else until it changes",
+};
+const UNIT: &Opt = &Opt { long: "unit", value: "UNIT", what: "what it is measured in" };
 const CANCEL: &Opt = &Opt { long: "cancel", value: "", what: "take a pending reboot or poweroff back" };
 
 const FORCE: &Opt = &Opt { long: "force", value: "", what: "do it even while its program runs" };
@@ -275,6 +281,28 @@ pub const COMMANDS: &[Command] = &[
         what: "Shows the watchdogs, whether they are fed, and the temperature.",
         more: "It exits with 1 if one of them is not armed or not fed.",
         run: watchdog::watchdog,
+    },
+    Command {
+        name: "values",
+        arguments: "",
+        count: 0..=0,
+        takes: Takes::Nothing,
+        options: &[JSON],
+        what: "Shows the values that programs publish for others, and how old they are.",
+        more: "multusd.failing counts programs that are down and will be tried again; multusd.failed what is given up or held, \
+               outputs that are not confirmed safe, watchdogs that are not fed.",
+        run: values::values,
+    },
+    Command {
+        name: "publish",
+        arguments: "NAME=VALUE",
+        count: 1..=1,
+        takes: Takes::Nothing,
+        options: &[FOR, UNIT],
+        what: "Publishes a value for programs that look for it, such as tank=12.5 or tank=unknown.",
+        more: "A program's own are called after it: MULTUSD_VALUE=outside -23.5 unit=C for=5s on the NOTIFY_SOCKET of the program \
+               sensors is sensors.outside.",
+        run: values::publish,
     },
     Command {
         name: "reasons",

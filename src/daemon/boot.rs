@@ -167,6 +167,7 @@ impl Daemon {
         daemon.in_force = InForce::new(config, prepared.resolved);
         daemon.adopt_outputs();
         daemon.adopt_boots();
+        daemon.adopt_values();
         for index in 0..CHILD_COUNT_MAX.min(page.program_slots.load(SeqCst) as usize) {
             daemon.adopt(ChildId(index as u16));
         }
@@ -213,6 +214,7 @@ impl Daemon {
             outputs: Vec::new(),
             inputs: Vec::new(),
             board: None,
+            values: None,
             sought: None,
             seeks: 0,
             watch: super::watchdog::Watch::default(),

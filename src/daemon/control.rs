@@ -40,6 +40,7 @@ impl Daemon {
                 | Request::Live
                 | Request::History { .. }
                 | Request::Reasons
+                | Request::Values { .. }
         );
         if !harmless && !allowed {
             let who =
@@ -80,6 +81,8 @@ impl Daemon {
             }
             Request::History { from } => Reply::Events { events: self.news.page(from).0 },
             Request::Reasons => self.boots_report(),
+            Request::Values { from } => self.values_page(from),
+            Request::Publish { text } => self.publish_by_hand(&text),
             Request::SyncLog => return self.give_log(index, true),
         })
     }

@@ -39,6 +39,7 @@ mod spec;
 mod system;
 mod table;
 mod temperature;
+mod values;
 mod watchdog;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -58,6 +59,7 @@ use crate::sys::page::{Keep, Page, SAVED_WORDS_MAX, request};
 use crate::sys::poll::{self, Interest, Poller, READY_COUNT_MAX};
 use crate::sys::process;
 use crate::sys::reserve;
+use crate::sys::values::Values;
 use crate::time::{Instant, Millis};
 
 pub use check::check;
@@ -176,6 +178,8 @@ struct Daemon {
     end: shutdown::End,
     outputs: Vec<Output>,
     inputs: Vec<Input>,
+    /// Where values are published.
+    values: Option<Values>,
     /// Where inputs are published.
     board: Option<Board>,
     /// A line that is being looked for, and how many were.
@@ -450,6 +454,7 @@ impl Daemon {
             self.flush_log();
         }
         if self.news.next() != before {
+            self.publish_health();
             self.page.events.store(self.news.next(), SeqCst);
             self.tell_subscribers();
         }

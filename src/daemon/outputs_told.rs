@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use crate::protocol::{self, LevelWord, OutputState, OutputStatus, Refusal, Reply, Wire};
 use crate::supervisor::ChildId;
-use crate::sys::output::{Reading, level};
+use crate::sys::output::{OutputSlot, Reading, level};
 use crate::sys::{clock, describe};
 use crate::time::Instant;
 
@@ -15,6 +15,15 @@ use super::report::name;
 use super::table::write_cut;
 
 impl Daemon {
+    /// Outputs that are neither driven by their programs nor known to be at the level they should have.
+    pub(super) fn unconfirmed_outputs(&self) -> usize {
+        let slots = self.outputs.iter().map(|output| output.slot(self.page));
+        let is_open = |slot: &&OutputSlot| {
+            slot.wanted().1 != OutputState::Driven as u32 && slot.confirmed_at.load(SeqCst) == 0
+        };
+        slots.filter(is_open).count()
+    }
+
     /// `multusctl outputs`
     pub(super) fn outputs_page(&self, from: u16) -> Reply {
         let mut outputs = heapless::Vec::new();

@@ -159,6 +159,11 @@ impl Daemon {
             let Some(page) = self.page.kept(Keep::InputsRead) else { return missing("inputs") };
             let _ = extra.push((page, number));
         }
+        if let Some(number) = entry.spec.exec.values {
+            self.open_values()?;
+            let Some(page) = self.page.kept(Keep::ValuesRead) else { return missing("values") };
+            let _ = extra.push((page, number));
+        }
         Ok(())
     }
 

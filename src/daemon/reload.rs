@@ -479,6 +479,7 @@ impl Daemon {
         }
         let Some(entry) = self.table[child.index()].take() else { return };
         self.disown_outputs(child);
+        self.forget_values(entry.name());
         if let Some(hierarchy) = &self.hierarchy {
             hierarchy.remove_group(entry.name());
         }

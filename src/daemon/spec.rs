@@ -88,6 +88,8 @@ pub struct Exec {
     pub outputs: Vec<(String, i32, u64)>,
     /// The descriptor of the page of inputs.
     pub inputs: Option<i32>,
+    /// The descriptor of the page of values.
+    pub values: Option<i32>,
     /// What a bundled child finds at descriptor 0; empty: it is none.
     pub settings: Vec<u8>,
 }
@@ -137,6 +139,7 @@ packed!(Exec {
     pidfile,
     outputs,
     inputs,
+    values,
     settings,
 });
 packed!(Command { paths, words });
@@ -321,7 +324,7 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
         Some(Reload::Command(hook)) => Some(command(&hook.command, &path)),
         _ => None,
     };
-    let (outputs, inputs) = handed_over(program, ready_descriptor, &mut environment);
+    let (outputs, inputs, values) = handed_over(program, ready_descriptor, &mut environment);
     Ok(Spec {
         missing: None,
         hooks: [
@@ -362,6 +365,7 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
             pidfile: program.pidfile.clone(),
             outputs,
             inputs,
+            values,
             settings: program.child.clone().map_or(Vec::new(), |mut child| packed::to_bytes(&mut child)),
         },
         stdout,
@@ -379,12 +383,12 @@ fn own_user(program: &Program, accounts: &Accounts) -> Option<String> {
     Some(if is_there { name } else { number.to_string() })
 }
 
-/// Outputs with the descriptors it is handed, and that of the page of inputs; its environment tells it both.
+/// Outputs with the descriptors it is handed, and those of the pages of inputs and values; its environment tells it both.
 fn handed_over(
     program: &Program,
     ready_descriptor: Option<i32>,
     environment: &mut Vec<String>,
-) -> (Vec<(String, i32, u64)>, Option<i32>) {
+) -> (Vec<(String, i32, u64)>, Option<i32>, Option<i32>) {
     // Descriptors it is handed, numbered from 3 on around the one it chose itself, and the one it beats by.
     let taken = [ready_descriptor, beat_descriptor(program)];
     let mut numbers = (3..).filter(|number| !taken.contains(&Some(*number)));
@@ -394,6 +398,7 @@ fn handed_over(
     });
     let outputs: Vec<_> = outputs.collect();
     let inputs = numbers.next().filter(|_| !program.inputs.is_empty());
+    let values = numbers.next().filter(|_| program.child.is_some());
     let handed = outputs.iter().filter(|(_, number, _)| *number >= 0);
     let handed: Vec<String> =
         handed.map(|(name, number, _)| [name, "=", &number.to_string()].concat()).collect();
@@ -403,7 +408,10 @@ fn handed_over(
     if let Some(number) = inputs {
         environment.push(["MULTUSD_INPUTS=", &number.to_string()].concat());
     }
-    (outputs, inputs)
+    if let Some(number) = values {
+        environment.push(["MULTUSD_VALUES=", &number.to_string()].concat());
+    }
+    (outputs, inputs, values)
 }
 
 /// It is told a NOTIFY_SOCKET.

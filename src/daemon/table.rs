@@ -81,6 +81,8 @@ pub struct Entry {
     pub status_text: Words,
     /// Its own words for why it ends (`ERRNO=`).
     pub words: heapless::String<40>,
+    /// It has published something that was not taken, and that was said.
+    pub value_refused: bool,
     /// The same of the process before it, once that had ended.
     pub last_words: heapless::String<40>,
     /// What it last beat with: the time on its page, the byte on its port.
@@ -171,6 +173,7 @@ impl Entry {
             status_text: Words::new(),
             words: heapless::String::new(),
             last_words: heapless::String::new(),
+            value_refused: false,
             beat_seen: 0,
             check_text: Words::new(),
             reason: Words::new(),

@@ -115,6 +115,11 @@ fn write_line(text: &mut impl core::fmt::Write, line: &Line) {
 }
 
 impl Watch {
+    /// A feed is being withheld.
+    pub(super) fn is_withheld(&self) -> bool {
+        self.withheld
+    }
+
     /// Whether a former supervisor withheld the feed.
     pub(super) fn adopt_withheld(&mut self, withheld: bool) {
         self.withheld = withheld;

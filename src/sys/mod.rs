@@ -39,6 +39,7 @@ pub mod stream;
 pub mod tcp;
 pub mod terminal;
 pub mod users;
+pub mod values;
 pub mod watchdog;
 
 use core::fmt;

@@ -60,6 +60,10 @@ pub enum Keep {
     LogSettings,
     /// What is known of the last boots, a memory file: see `daemon::boots`.
     Boots,
+    /// Values that programs publish, a memory file; the same open for reading only, for bundled children.
+    Values,
+    /// See above.
+    ValuesRead,
     /// Number of the above.
     Count,
 }
