@@ -21,7 +21,7 @@ function __multusctl_command
     set -l i 2
     while set -q words[$i]
         switch $words[$i]
-            case --run-dir --timeout --lines --since --status --in
+            case --run-dir --timeout --lines --since --status --for --unit --in
                 set i (math $i + 1)
             case '-*'
             case '*'
@@ -89,6 +89,11 @@ complete -c multusctl -n '__multusctl_command beat' -l status -x -d 'say TEXT of
 complete -c multusctl -n '__multusctl_command beat' -l stopping -d 'say that the program is about to end'
 complete -c multusctl -n 'not __multusctl_command' -a watchdog -d 'Shows the watchdogs, whether they are fed, and the temperature'
 complete -c multusctl -n '__multusctl_command watchdog' -l json -d 'write JSON for programs'
+complete -c multusctl -n 'not __multusctl_command' -a values -d 'Shows the values that programs publish for others, and how old they are'
+complete -c multusctl -n '__multusctl_command values' -l json -d 'write JSON for programs'
+complete -c multusctl -n 'not __multusctl_command' -a publish -d 'Publishes a value for programs that look for it, such as tank=12.5 or tank=unknown'
+complete -c multusctl -n '__multusctl_command publish' -l for -x -d 'it is to be believed for TIME, such as 30s; else until it changes'
+complete -c multusctl -n '__multusctl_command publish' -l unit -x -d 'what it is measured in'
 complete -c multusctl -n 'not __multusctl_command' -a reasons -d 'Shows the last 16 boots of the machine, how each ended and why, the newest first'
 complete -c multusctl -n '__multusctl_command reasons' -l json -d 'write JSON for programs'
 complete -c multusctl -n 'not __multusctl_command' -a reboot -d 'Stops everything in order and reboots the machine'
@@ -102,7 +107,7 @@ complete -c multusctl -n '__multusctl_command quit' -l wait -d 'return when it h
 complete -c multusctl -n 'not __multusctl_command' -a check -d 'Reads a configuration file and reports all its errors; needs no daemon'
 complete -c multusctl -n '__multusctl_command check' -F
 complete -c multusctl -n 'not __multusctl_command' -a help -d 'Explains a command or a configuration key; needs no daemon'
-complete -c multusctl -n '__multusctl_command help' -a 'status start stop restart once pause cont signal reload log events inputs outputs beat watchdog reasons reboot poweroff quit check help version completion keys'
+complete -c multusctl -n '__multusctl_command help' -a 'status start stop restart once pause cont signal reload log events inputs outputs beat watchdog values publish reasons reboot poweroff quit check help version completion keys'
 complete -c multusctl -n 'not __multusctl_command' -a version -d 'Shows the version; needs no daemon'
 complete -c multusctl -n 'not __multusctl_command' -a completion -d 'Writes the completion script for a shell; needs no daemon'
 complete -c multusctl -n '__multusctl_command completion' -a 'bash zsh fish'

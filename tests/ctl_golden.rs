@@ -225,6 +225,39 @@ fn watchdogs_for_people_and_for_programs() {
 }
 
 #[test]
+fn values_for_people_and_for_programs() {
+    let value = |name: &str, milli, unit: &str| ValueStatus {
+        name: name.try_into().unwrap(),
+        milli,
+        raw: 17,
+        unit: unit.try_into().unwrap(),
+        age_ms: 1234,
+        left_ms: milli.map(|_| 3766),
+    };
+    let mut text = String::new();
+    for line in ["values", "values --json", "publish tank=12.5 --unit m --for 10s", "publish tank", "publish"]
+    {
+        text += &run_in(World::new(two()), line, move |request, _| match request {
+            Request::Values { from: 0 } => {
+                let values =
+                    [value("sensor.outside", Some(-23_500), "C"), value("io.tank\u{1b}[31m", None, "")];
+                Answer::Reply(Reply::Values { values: values.into_iter().collect(), next: Some(16) })
+            }
+            Request::Values { .. } => {
+                let values = [value("io.level", Some(5), "m")];
+                Answer::Reply(Reply::Values { values: values.into_iter().collect(), next: None })
+            }
+            Request::Publish { text } => {
+                assert_eq!(text.as_str(), "tank 12.5 unit=m for=10000ms");
+                Answer::Reply(Reply::Done { text: heapless::String::new() })
+            }
+            _ => Answer::Usual,
+        });
+    }
+    golden("values.txt", &text);
+}
+
+#[test]
 fn reasons_for_people_and_for_programs() {
     let boot = |number, end, why: &str| Boot { number, end, why: why.try_into().unwrap() };
     let mut world = World::new(two());

@@ -54,6 +54,8 @@ fn requests() -> Vec<(&'static str, Request)> {
         ("SyncLog", Request::SyncLog),
         ("History", Request::History { from: 300 }),
         ("Reasons", Request::Reasons),
+        ("Values", Request::Values { from: 16 }),
+        ("Publish", Request::Publish { text: text("outside -23.5 unit=C raw=17 for=5s") }),
     ]
 }
 
@@ -81,9 +83,11 @@ fn request_kind(request: &Request) -> usize {
         Request::SyncLog => 17,
         Request::History { .. } => 18,
         Request::Reasons => 19,
+        Request::Values { .. } => 20,
+        Request::Publish { .. } => 21,
     }
 }
-const REQUEST_KINDS: usize = 20;
+const REQUEST_KINDS: usize = 22;
 
 fn reply_kind(reply: &Reply) -> usize {
     match reply {
@@ -99,9 +103,10 @@ fn reply_kind(reply: &Reply) -> usize {
         Reply::Live(_) => 9,
         Reply::Log { .. } => 10,
         Reply::Reasons { .. } => 11,
+        Reply::Values { .. } => 12,
     }
 }
-const REPLY_KINDS: usize = 12;
+const REPLY_KINDS: usize = 13;
 
 const STATES: [State; 9] = [
     State::Stopped,
@@ -298,6 +303,24 @@ fn replies() -> Vec<(&'static str, Reply)> {
         ("Live-for-ever", live(1, None)),
         ("Log", Reply::Log { sync: 300 }),
         ("Reasons", Reply::Reasons { boots: BOOT_ENDS.into_iter().map(boot).collect() }),
+        (
+            "Values",
+            Reply::Values {
+                values: list(&[
+                    ValueStatus {
+                        name: text("sensor.outside"),
+                        milli: Some(-23_500),
+                        raw: 17,
+                        unit: text("C"),
+                        age_ms: 300,
+                        left_ms: Some(4700),
+                    },
+                    ValueStatus { name: text("multusd.failed"), raw: -1, ..ValueStatus::default() },
+                ]),
+                next: Some(16),
+            },
+        ),
+        ("Values-none", Reply::Values { values: list(&[]), next: None }),
         ("Reasons-none", Reply::Reasons { boots: list(&[]) }),
         ("Watchdogs-none", Reply::Watchdogs { watchdogs: list(&[]), withheld: text(""), temperature: None }),
     ];
@@ -455,11 +478,23 @@ fn the_largest_messages_fit_a_packet() {
         owner: full(),
         reason: full(),
     };
+    let value = ValueStatus {
+        name: full(),
+        milli: Some(i64::MIN),
+        raw: i64::MIN,
+        unit: full(),
+        age_ms: u64::MAX,
+        left_ms: Some(u64::MAX),
+    };
     let boot = Boot { number: u32::MAX, end: BootEnd::Voltage, why: full() };
     let (inputs, outputs) = (list(&vec![input; LINE_PAGE_COUNT]), list(&vec![output; LINE_PAGE_COUNT]));
     let largest = [
         Reply::Inputs { inputs, next: Some(u16::MAX) },
         Reply::Outputs { outputs, next: Some(u16::MAX) },
+        Reply::Values {
+            values: std::iter::repeat_n(value, VALUE_PAGE_COUNT).collect(),
+            next: Some(u16::MAX),
+        },
         Reply::Status { programs: page, next: Some(u16::MAX) },
         Reply::Events { events: std::iter::repeat_n(event, EVENT_PAGE_COUNT).collect() },
         Reply::Daemon(daemon),

@@ -33,7 +33,8 @@ fn is_for_everybody(request: &Request) -> bool {
         | Request::Watchdogs
         | Request::Live
         | Request::History { .. }
-        | Request::Reasons => true,
+        | Request::Reasons
+        | Request::Values { .. } => true,
         Request::Order { .. }
         | Request::Signal { .. }
         | Request::ReloadProgram { .. }
@@ -43,7 +44,8 @@ fn is_for_everybody(request: &Request) -> bool {
         | Request::CancelShutdown
         | Request::SetOutput { .. }
         | Request::Log { .. }
-        | Request::SyncLog => false,
+        | Request::SyncLog
+        | Request::Publish { .. } => false,
     }
 }
 

@@ -312,16 +312,15 @@ pub fn inputs(inputs: &[InputStatus]) -> String {
     json.end()
 }
 
-/// Values, likewise; numbers in thousandths as they are.
+/// Values, likewise.
 pub fn values(values: &[ValueStatus]) -> String {
     let mut json = Json::new();
     json.open("values", '[');
     for value in values {
         json.open("", '{');
         json.text("name", &value.name);
-        json.text("value", &value.milli.map_or(String::new(), super::values::number));
-        json.flag("known", Some(value.milli.is_some()));
-        json.text("raw", &value.raw.to_string());
+        json.word("value", &value.milli.map_or("null".into(), super::values::number));
+        json.word("raw", &value.raw.to_string());
         json.text("unit", &value.unit);
         json.number("age_ms", value.age_ms);
         json.maybe("left_ms", value.left_ms);

@@ -324,7 +324,7 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
         Some(Reload::Command(hook)) => Some(command(&hook.command, &path)),
         _ => None,
     };
-    let (outputs, inputs, values) = handed_over(program, ready_descriptor, &mut environment);
+    let (outputs, [inputs, values]) = handed_over(program, ready_descriptor, &mut environment);
     Ok(Spec {
         missing: None,
         hooks: [
@@ -388,7 +388,7 @@ fn handed_over(
     program: &Program,
     ready_descriptor: Option<i32>,
     environment: &mut Vec<String>,
-) -> (Vec<(String, i32, u64)>, Option<i32>, Option<i32>) {
+) -> (Vec<(String, i32, u64)>, [Option<i32>; 2]) {
     // Descriptors it is handed, numbered from 3 on around the one it chose itself, and the one it beats by.
     let taken = [ready_descriptor, beat_descriptor(program)];
     let mut numbers = (3..).filter(|number| !taken.contains(&Some(*number)));
@@ -411,7 +411,7 @@ fn handed_over(
     if let Some(number) = values {
         environment.push(["MULTUSD_VALUES=", &number.to_string()].concat());
     }
-    (outputs, inputs, values)
+    (outputs, [inputs, values])
 }
 
 /// It is told a NOTIFY_SOCKET.
