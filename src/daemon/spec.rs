@@ -324,7 +324,7 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
         Some(Reload::Command(hook)) => Some(command(&hook.command, &path)),
         _ => None,
     };
-    let (outputs, [inputs, values]) = handed_over(program, ready_descriptor, &mut environment);
+    let HandedOver { outputs, inputs, values } = handed_over(program, ready_descriptor, &mut environment);
     Ok(Spec {
         missing: None,
         hooks: [
@@ -383,12 +383,19 @@ fn own_user(program: &Program, accounts: &Accounts) -> Option<String> {
     Some(if is_there { name } else { number.to_string() })
 }
 
+/// What a process is handed; see [`Exec`].
+struct HandedOver {
+    outputs: Vec<(String, i32, u64)>,
+    inputs: Option<i32>,
+    values: Option<i32>,
+}
+
 /// Outputs with the descriptors it is handed, and those of the pages of inputs and values; its environment tells it both.
 fn handed_over(
     program: &Program,
     ready_descriptor: Option<i32>,
     environment: &mut Vec<String>,
-) -> (Vec<(String, i32, u64)>, [Option<i32>; 2]) {
+) -> HandedOver {
     // Descriptors it is handed, numbered from 3 on around the one it chose itself, and the one it beats by.
     let taken = [ready_descriptor, beat_descriptor(program)];
     let mut numbers = (3..).filter(|number| !taken.contains(&Some(*number)));
@@ -411,7 +418,7 @@ fn handed_over(
     if let Some(number) = values {
         environment.push(["MULTUSD_VALUES=", &number.to_string()].concat());
     }
-    (outputs, [inputs, values])
+    HandedOver { outputs, inputs, values }
 }
 
 /// It is told a NOTIFY_SOCKET.
