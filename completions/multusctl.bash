@@ -10,7 +10,7 @@ _multusctl() {
     COMPREPLY=()
     for ((i = 1; i < COMP_CWORD; i++)); do
         case ${COMP_WORDS[i]} in
-            --run-dir|--timeout|--lines|--since|--status|--for|--unit|--in)
+            --run-dir|--timeout|--lines|--since|--status|--for|--unit|--in|--lang)
                 local option=${COMP_WORDS[i]}
                 # bash splits --option=value at the equals sign.
                 [[ ${COMP_WORDS[i + 1]} == = ]] && ((i++))
@@ -27,7 +27,7 @@ _multusctl() {
         esac
     done
     case $command in
-        '') words='status start stop restart once pause cont signal reload log events inputs outputs beat watchdog values publish reasons reboot poweroff quit check help version completion' ;;
+        '') words='status start stop restart once pause cont signal reload log events inputs outputs beat watchdog values publish reasons reboot poweroff quit check new help version completion' ;;
         status) options=' --json --watch'; words="all $(_multusctl_names)" ;;
         start) options=' --wait'; words="all $(_multusctl_names)" ;;
         stop) options=' --wait'; words="all $(_multusctl_names)" ;;
@@ -50,7 +50,8 @@ _multusctl() {
         poweroff) options=' --in --cancel' ;;
         quit) options=' --wait' ;;
         check) files=1 ;;
-        help) words="status start stop restart once pause cont signal reload log events inputs outputs beat watchdog values publish reasons reboot poweroff quit check help version completion keys" ;;
+        new) options=' --lang' ;;
+        help) words="status start stop restart once pause cont signal reload log events inputs outputs beat watchdog values publish reasons reboot poweroff quit check new help version completion keys" ;;
         completion) words="bash zsh fish" ;;
     esac
     if [[ $word == -* ]]; then

@@ -21,7 +21,7 @@ function __multusctl_command
     set -l i 2
     while set -q words[$i]
         switch $words[$i]
-            case --run-dir --timeout --lines --since --status --for --unit --in
+            case --run-dir --timeout --lines --since --status --for --unit --in --lang
                 set i (math $i + 1)
             case '-*'
             case '*'
@@ -106,8 +106,10 @@ complete -c multusctl -n 'not __multusctl_command' -a quit -d 'Stops everything 
 complete -c multusctl -n '__multusctl_command quit' -l wait -d 'return when it has happened, not when it is ordered'
 complete -c multusctl -n 'not __multusctl_command' -a check -d 'Reads a configuration file and reports all its errors; needs no daemon'
 complete -c multusctl -n '__multusctl_command check' -F
+complete -c multusctl -n 'not __multusctl_command' -a new -d 'Writes a program for multusd to begin with, its section and a test that breaks it, into the directory NAME'
+complete -c multusctl -n '__multusctl_command new' -l lang -x -d 'rust, c, python or sh'
 complete -c multusctl -n 'not __multusctl_command' -a help -d 'Explains a command or a configuration key; needs no daemon'
-complete -c multusctl -n '__multusctl_command help' -a 'status start stop restart once pause cont signal reload log events inputs outputs beat watchdog values publish reasons reboot poweroff quit check help version completion keys'
+complete -c multusctl -n '__multusctl_command help' -a 'status start stop restart once pause cont signal reload log events inputs outputs beat watchdog values publish reasons reboot poweroff quit check new help version completion keys'
 complete -c multusctl -n 'not __multusctl_command' -a version -d 'Shows the version; needs no daemon'
 complete -c multusctl -n 'not __multusctl_command' -a completion -d 'Writes the completion script for a shell; needs no daemon'
 complete -c multusctl -n '__multusctl_command completion' -a 'bash zsh fish'

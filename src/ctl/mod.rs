@@ -15,6 +15,7 @@ mod json;
 mod lines;
 mod log;
 mod nearest;
+mod new;
 mod orders;
 mod reasons;
 mod signals;
@@ -96,6 +97,7 @@ pub struct Call {
     after: Option<Millis>,
     lasting: Option<Millis>,
     unit: Option<String>,
+    language: Option<String>,
     arguments: Vec<String>,
     /// `check FILE`: the daemon's own, handed down.
     check: Option<fn(&str) -> u8>,
@@ -199,6 +201,7 @@ fn set(
         "in" => call.after = Some(duration(command, name, &value()?)?),
         "for" => call.lasting = Some(duration(command, name, &value()?)?),
         "unit" => call.unit = Some(value()?.to_string_lossy().into_owned()),
+        "lang" => call.language = Some(value()?.to_string_lossy().into_owned()),
         "json" => call.json = true,
         "watch" => call.watch = true,
         "wait" => call.wait = true,

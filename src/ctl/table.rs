@@ -1,7 +1,7 @@
 //! The one table of commands and options. Help, manual pages and shell completion are derived
 //! from it, so a new command is one row here and one function.
 
-use super::{Call, Exit, Outcome, beat, lines, log, orders, reasons, status, values, watchdog};
+use super::{Call, Exit, Outcome, beat, lines, log, new, orders, reasons, status, values, watchdog};
 
 /// What an argument is, for completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +92,7 @@ const FOR: &Opt = &Opt {
     value: "TIME",
     what: "it is to be believed for TIME, such as 30s; else until it changes",
 };
+const LANG: &Opt = &Opt { long: "lang", value: "LANGUAGE", what: "rust, c, python or sh" };
 const UNIT: &Opt = &Opt { long: "unit", value: "UNIT", what: "what it is measured in" };
 const CANCEL: &Opt = &Opt { long: "cancel", value: "", what: "take a pending reboot or poweroff back" };
 
@@ -354,6 +355,16 @@ pub const COMMANDS: &[Command] = &[
         what: "Reads a configuration file and reports all its errors; needs no daemon.",
         more: "",
         run: super::check,
+    },
+    Command {
+        name: "new",
+        arguments: "NAME",
+        count: 1..=1,
+        takes: Takes::Nothing,
+        options: &[LANG],
+        what: "Writes a program for multusd to begin with, its section and a test that breaks it, into the directory NAME.",
+        more: "Needs no daemon.",
+        run: new::new,
     },
     Command {
         name: "help",
