@@ -2,16 +2,19 @@
 //! when it is told to.
 
 use std::ffi::CStr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::client::{Multusd, Output};
 use crate::config::{Driven, Settings};
-use crate::sys::poll::{Interest, Poller};
+use crate::sys::poll::{Interest, Poller, READY_COUNT_MAX};
 use crate::sys::signal::{self, TermSignal};
-use crate::sys::{SysError, clock, console, file, process};
+use crate::sys::{SysError, clock, console, file, gpio, process};
 use crate::time::{Instant, Millis};
 
-const TERM: u64 = 0;
+const TERM: u64 = u64::MAX - 1;
+
+/// Tokens of what can be read from now.
+pub type Events = heapless::Vec<u64, READY_COUNT_MAX>;
 
 /// A child's life.
 pub struct Life {
@@ -38,8 +41,9 @@ pub fn live(name: &CStr, serve: impl FnOnce(&mut Life) -> Result<(), SysError>) 
 /// An output that the child owns.
 pub struct Drive {
     output: Output,
-    /// What is written for on and off, where it is a file.
+    /// What is written for off and on, where it is a file.
     words: Option<[String; 2]>,
+    safe: bool,
 }
 
 impl Drive {
@@ -50,6 +54,24 @@ impl Drive {
             Some(words) => file::write_at_start(self.output.descriptor(), words[usize::from(on)].as_bytes()),
         }
     }
+
+    /// Whether it is on; none: it reads neither.
+    pub fn level(&self) -> Option<bool> {
+        match &self.words {
+            None => gpio::value(self.output.descriptor()).ok(),
+            Some(words) => {
+                let mut bytes = [0; 64];
+                file::read_at_start(self.output.descriptor(), &mut bytes);
+                let text = bytes.split(|byte| matches!(byte, 0 | b'\n')).next().unwrap_or(&[]);
+                [false, true].into_iter().find(|on| words[usize::from(*on)].trim_end().as_bytes() == text)
+            }
+        }
+    }
+
+    /// As safe as the configuration says.
+    pub fn make_safe(&self) -> Result<(), SysError> {
+        self.set(self.safe)
+    }
 }
 
 impl Life {
@@ -57,7 +79,7 @@ impl Life {
     pub fn outputs(&self, settings: &Settings) -> Vec<Drive> {
         let drive = |driven: &Driven| {
             let words = driven.is_file.then(|| [&driven.off, &driven.on].map(|word| [word, "\n"].concat()));
-            Some(Drive { output: self.multusd.output(&driven.name)?, words })
+            Some(Drive { output: self.multusd.output(&driven.name)?, words, safe: driven.safe })
         };
         settings.outputs.iter().filter_map(drive).collect()
     }
@@ -73,20 +95,31 @@ impl Life {
         Ok(Life { multusd, poller, _term: term, pace, next_beat: Instant(0) })
     }
 
-    /// Waits until then, or until a beat is due, which it gives. False: it is to end.
-    pub fn wait(&mut self, deadline: Option<Instant>) -> Result<bool, SysError> {
+    /// From now on `wait` says when this can be read from, by this token (small ones are the child's).
+    pub fn watch(&self, descriptor: BorrowedFd, token: u64) -> Result<(), SysError> {
+        self.poller.add(descriptor, token, Interest::Read)
+    }
+
+    /// No more.
+    pub fn forget(&self, descriptor: BorrowedFd) {
+        self.poller.remove(descriptor);
+    }
+
+    /// Waits until something can be read, until then, or until a beat is due, which it gives. None: it is to end.
+    pub fn wait(&mut self, deadline: Option<Instant>) -> Result<Option<Events>, SysError> {
         let beat = self.pace.map(|_| self.next_beat);
         self.poller.arm([deadline, beat].into_iter().flatten().min())?;
-        if self.poller.wait(true).contains(&TERM) {
+        let events = self.poller.wait(true);
+        if events.contains(&TERM) {
             // Not judged any more: the end may take its time.
             self.multusd.stopping()?;
-            return Ok(false);
+            return Ok(None);
         }
         let now = clock::now();
         if let Some(pace) = self.pace.filter(|_| now >= self.next_beat) {
             self.multusd.beat()?;
             self.next_beat = now + pace;
         }
-        Ok(true)
+        Ok(Some(events))
     }
 }

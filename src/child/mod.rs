@@ -2,6 +2,7 @@
 
 mod life;
 pub mod log;
+mod modbus;
 mod status_led;
 mod template;
 
@@ -12,12 +13,19 @@ use crate::packed;
 use crate::sys::{console, file, poll, socket};
 
 /// Those that have a section of their own: one row each, in the order of the documentation.
-pub static CHILDREN: &[Child] = &[status_led::CHILD, template::CHILD];
+pub static CHILDREN: &[Child] = &[status_led::CHILD, modbus::CHILD, template::CHILD];
 
 /// How each is supervised unless its row says otherwise: it says when it serves, beats without a system call, has nothing
 /// that root has, and is back at once when it fails.
-const SUPERVISED: &str = "ready = notify\nstart_timeout = 10s\nheartbeat = 2s\nheartbeat_kind = counter\ncapabilities = none\n\
-    no_new_privs = true\nstopwaitsecs = 2\nrestart_delay = 100ms\nrestart_delay_max = 10s\n";
+macro_rules! supervised {
+    () => {
+        "ready = notify\nstart_timeout = 10s\nheartbeat = 2s\nheartbeat_kind = counter\nno_new_privs = true\nstopwaitsecs = 2\n\
+         restart_delay = 100ms\nrestart_delay_max = 10s\n"
+    };
+}
+use supervised;
+/// The same of those that need no capability.
+const SUPERVISED: &str = concat!(supervised!(), "capabilities = none\n");
 
 /// Runs one of them; its section is descriptor 0.
 pub fn run(child: &'static Child) -> u8 {

@@ -195,7 +195,7 @@ fn serve(life: &mut Life, settings: &Settings) -> Result<(), SysError> {
                 life.multusd.ready()?;
             }
         }
-        if !life.wait(until)? {
+        if life.wait(until)?.is_none() {
             return Ok(());
         }
     }

@@ -80,7 +80,7 @@ fn serve(life: &mut Life, settings: &Settings) -> Result<(), SysError> {
         for output in &outputs {
             output.set(level)?;
         }
-        if !life.wait(until)? {
+        if life.wait(until)?.is_none() {
             return Ok(());
         }
     }

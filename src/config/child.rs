@@ -1,6 +1,6 @@
 //! Sections of bundled children. Which there are is not known here: whoever reads a configuration hands their table over.
 
-use super::board::{Output, Target};
+use super::board::{Level, Output, Target};
 use super::keys::{self, Key, Kind, Section};
 use super::report::Report;
 use super::text::{Block, Entry};
@@ -66,8 +66,10 @@ pub struct Driven {
     pub on: String,
     /// See above.
     pub off: String,
+    /// Whether it is on when it is safe.
+    pub safe: bool,
 }
-packed!(Driven { name, is_file, on, off });
+packed!(Driven { name, is_file, on, off, safe });
 
 /// What a child is told: its section, as far as it is its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -144,7 +146,8 @@ pub(super) fn driven(output: &Output) -> Driven {
         _ => (false, "", ""),
     };
     let (on, off) = if output.active_low { (low, high) } else { (high, low) };
-    Driven { name: output.name.clone(), is_file, on: on.into(), off: off.into() }
+    let safe = (output.safe == Level::High) != output.active_low;
+    Driven { name: output.name.clone(), is_file, on: on.into(), off: off.into(), safe }
 }
 
 /// Whether a key of this section is the child's own.
@@ -191,6 +194,11 @@ pub(super) fn program(child: &'static Child, block: &Block) -> Block {
 /// A word without spaces.
 pub const fn word() -> Kind {
     Kind::Word(|_, _| {})
+}
+
+/// An absolute path.
+pub const fn path() -> Kind {
+    Kind::Path(|_, _| {})
 }
 
 /// `true` or `false`.

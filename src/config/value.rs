@@ -201,6 +201,11 @@ fn split_level(text: &str) -> (&str, Option<&str>) {
     }
 }
 
+/// `true` or `false`, as any key takes them.
+pub fn read_boolean(text: &str) -> Option<bool> {
+    boolean(text).ok()
+}
+
 /// A number with up to three decimals, in thousandths; at most a billion.
 pub fn thousandths(text: &str) -> Option<i64> {
     let (negative, digits) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
