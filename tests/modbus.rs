@@ -155,7 +155,7 @@ fn pymodbus_is_answered_over_a_serial_line() {
 fn mbpoll_reads_and_writes_over_both() {
     let wire = wire("mbpoll");
     let served = served("modbus-mbpoll", &format!("serial = {}", wire.ends[0].display()));
-    for line in [format!("-m tcp -p {} -a 1", served.port), format!("-m rtu -b 19200 -P even -a 1 -o 5")] {
+    for line in [format!("-m tcp -p {} -a 1", served.port), "-m rtu -b 19200 -P even -a 1 -o 5".to_string()] {
         let whom = if line.contains("tcp") { "127.0.0.1".into() } else { wire.ends[1].display().to_string() };
         mbpoll(&format!("{line} -t 0 -r 1 {whom} 1 0 1 0"));
         assert_eq!(mbpoll(&format!("{line} -t 0 -r 1 -c 4 {whom}")), ["1", "0", "1", "0"]);

@@ -155,7 +155,7 @@ fn usual(request: &[u8], tables: &mut dyn Tables) -> Result<Answer, Exception> {
     frame.parse().map_err(failed)?;
     let result = if frame.readonly {
         let is_writable = matches!(request[1], READ_COILS | READ_HOLDINGS);
-        let result = match frame.get_external_read().map_err(failed)? {
+        match frame.get_external_read().map_err(failed)? {
             Read::Bits(bits) => (0..bits.count).try_for_each(|index| {
                 let bit = tables.bit(is_writable, bits.address + index)?;
                 bits.buf[usize::from(index / 8)] |= u8::from(bit) << (index % 8);
@@ -166,8 +166,7 @@ fn usual(request: &[u8], tables: &mut dyn Tables) -> Result<Answer, Exception> {
                 words.buf[2 * usize::from(index)..][..2].copy_from_slice(&word);
                 Ok(())
             }),
-        };
-        result
+        }
     } else {
         match frame.get_external_write().map_err(failed)? {
             Write::Bits(bits) => {
