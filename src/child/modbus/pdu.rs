@@ -261,7 +261,7 @@ mod tests {
         fn bit(&mut self, is_coil: bool, address: u16) -> Result<bool, Exception> {
             match is_coil {
                 true => self.coils.get(usize::from(address)).copied().ok_or(Exception::Address),
-                false if address < 2000 => Ok(address % 3 == 0),
+                false if address < 2000 => Ok(address.is_multiple_of(3)),
                 false => Err(Exception::Address),
             }
         }
