@@ -279,6 +279,7 @@ impl Daemon {
                 None => self.tell(format_args!("watchdogs are fed again")),
             }
             self.note_withheld(&why);
+            self.publish_health();
         }
         if self.watch.retry_at.is_some_and(|at| at <= now) {
             self.watch.retry_at = None;
