@@ -285,6 +285,7 @@ fn silence_makes_the_outputs_safe_within_its_time_and_a_write_brings_them_back()
             assert_eq!((served.level("a"), served.level("c")), ("1".into(), "0".into()));
             harness::wait(Duration::from_millis(50));
         }
+        let asked = Instant::now();
         ask(&mut client, &[1, 15, 0, 0, 0, 4, 1, 3]).unwrap();
         let written = Instant::now();
         // To read, and to write what is refused, is not to be there.
@@ -293,6 +294,7 @@ fn silence_makes_the_outputs_safe_within_its_time_and_a_write_brings_them_back()
             ask(&mut client, &[1, 5, 0, 9, 0xff, 0]).unwrap();
             assert!(written.elapsed() < Duration::from_secs(20));
         }
+        assert!(asked.elapsed() >= Duration::from_millis(300), "not before its time");
         late.push(written.elapsed().as_secs_f64() * 1000.0 - 300.0);
     }
     late.sort_by(f64::total_cmp);
@@ -302,7 +304,6 @@ fn silence_makes_the_outputs_safe_within_its_time_and_a_write_brings_them_back()
         late.len(),
         late[late.len() - 1]
     );
-    assert!(late[0] >= -5.0, "not before: {late:?}");
     assert!(late[late.len() / 2] <= 50.0, "{late:?}");
 }
 
