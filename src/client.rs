@@ -137,6 +137,11 @@ impl Multusd {
         }
     }
 
+    /// The same without waiting; false: it cannot be taken now.
+    pub fn try_say(&self, words: &str) -> bool {
+        self.notify.as_ref().is_none_or(|notify| socket::send(notify.as_fd(), words.as_bytes()))
+    }
+
     /// It makes progress. Never waits; costs a system call, or none where it beats by `counter`.
     pub fn beat(&mut self) -> Result<(), SysError> {
         match (&mut self.means, &self.notify) {
@@ -167,6 +172,23 @@ impl Multusd {
     pub fn input(&self, name: &str) -> Option<Input> {
         let (on, seen) = self.inputs.as_ref()?.read(name)?;
         Some(Input { on, seen })
+    }
+
+    /// An output of the machine, whoever owns it, by its name, if the program gets the page of inputs; what it is at
+    /// is not known where its program does not say so.
+    pub fn output_level(&self, name: &str) -> Option<Input> {
+        let (on, seen) = self.inputs.as_ref()?.read_output(name)?;
+        Some(Input { on, seen })
+    }
+
+    /// What somebody has published by this name, as it was published, and may be too old by now.
+    pub fn published(&self, name: &str) -> Option<values::Value> {
+        self.values.as_ref()?.read(name)
+    }
+
+    /// The counter that says that something was published (bundled children only).
+    pub fn changes(&self) -> Option<BorrowedFd<'static>> {
+        descriptor(variable("MULTUSD_CHANGES")?.to_str()?).ok()
     }
 
     /// What somebody has published by this name (bundled children only); none: nobody has, or it is not known now.

@@ -169,3 +169,16 @@ fn values_are_shown_and_published_by_programs_under_their_own_names() {
     instance.await_that("another supervisor", || harness::supervisor_of(instance.guard_pid()) != supervisor);
     assert!(instance.ctl_ok(&["values"]).contains("by-hand"));
 }
+
+#[test]
+fn a_lamp_hears_at_once_what_is_published_however_seldom_it_beats() {
+    let config = LED.replace("heartbeat = 300ms", "heartbeat = 1h");
+    let instance = start("led-at-once", &format!("{config}{GOOD}"));
+    await_shown(&instance, "unknown");
+    let began = Instant::now();
+    for (words, state) in [("net=0", "no_network"), ("net=1", "unknown"), ("tunnel.up=1", "good")] {
+        instance.ctl_ok(&["publish", words]);
+        await_shown(&instance, state);
+    }
+    assert!(began.elapsed().as_secs() < 1200, "a third of its heartbeat");
+}

@@ -1,8 +1,10 @@
 //! What every bundled child does besides its own work: it says when it serves, beats at the pace its heartbeat wants, and ends
 //! when it is told to.
 
+use std::cell::{Cell, RefCell};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
 
 use crate::client::{Multusd, Output};
 use crate::config::{Driven, Settings};
@@ -24,7 +26,14 @@ pub struct Life {
     _term: TermSignal,
     pace: Option<Millis>,
     next_beat: Instant,
+    switched: Switched,
 }
+
+/// What outputs were switched to, until multusd was told; none: it was.
+type Switched = Rc<RefCell<Vec<(String, Option<bool>)>>>;
+
+/// When it is told again what it could not take.
+const TELL_AGAIN: Millis = Millis(10);
 
 /// Lives: `begin` prepares, `serve` returns when the child is told to end. The exit code.
 pub fn live(name: &CStr, serve: impl FnOnce(&mut Life) -> Result<(), SysError>) -> u8 {
@@ -44,15 +53,22 @@ pub struct Drive {
     /// What is written for off and on, where it is a file.
     words: Option<[String; 2]>,
     safe: bool,
+    switched: Switched,
+    place: usize,
+    last: Cell<Option<bool>>,
 }
 
 impl Drive {
     /// Switches it.
     pub fn set(&self, on: bool) -> Result<(), SysError> {
         match &self.words {
-            None => self.output.set(on),
-            Some(words) => file::write_at_start(self.output.descriptor(), words[usize::from(on)].as_bytes()),
+            None => self.output.set(on)?,
+            Some(words) => file::write_at_start(self.output.descriptor(), words[usize::from(on)].as_bytes())?,
         }
+        if self.last.replace(Some(on)) != Some(on) {
+            self.switched.borrow_mut()[self.place].1 = Some(on);
+        }
+        Ok(())
     }
 
     /// Whether it is on; none: it reads neither.
@@ -79,7 +95,12 @@ impl Life {
     pub fn outputs(&self, settings: &Settings) -> Vec<Drive> {
         let drive = |driven: &Driven| {
             let words = driven.is_file.then(|| [&driven.off, &driven.on].map(|word| [word, "\n"].concat()));
-            Some(Drive { output: self.multusd.output(&driven.name)?, words, safe: driven.safe })
+            let output = self.multusd.output(&driven.name)?;
+            let mut switched = self.switched.borrow_mut();
+            switched.push((driven.name.clone(), None));
+            let place = switched.len() - 1;
+            let (last, switched) = (Cell::new(None), self.switched.clone());
+            Some(Drive { output, words, safe: driven.safe, switched, place, last })
         };
         settings.outputs.iter().filter_map(drive).collect()
     }
@@ -92,12 +113,41 @@ impl Life {
         poller.add(term.as_fd(), TERM, Interest::Read)?;
         // A third of what is allowed: one that is late is made up for by the next.
         let pace = multusd.limit().map(|limit| Millis((limit.0 / 3).max(1)));
-        Ok(Life { multusd, poller, _term: term, pace, next_beat: Instant(0) })
+        let switched = Switched::default();
+        Ok(Life { multusd, poller, _term: term, pace, next_beat: Instant(0), switched })
     }
 
     /// From now on `wait` says when this can be read from, by this token (small ones are the child's).
     pub fn watch(&self, descriptor: BorrowedFd, token: u64) -> Result<(), SysError> {
         self.poller.add(descriptor, token, Interest::Read)
+    }
+
+    /// From now on `wait` says this token whenever an input, an output or a value was published anew.
+    pub fn changes(&self, token: u64) -> Result<(), SysError> {
+        match self.multusd.changes() {
+            Some(counter) => self.poller.add(counter, token, Interest::Count),
+            None => Ok(()),
+        }
+    }
+
+    /// Says what outputs were switched to; when to try again, where nobody listens now.
+    fn tell(&self) -> Option<Instant> {
+        let mut switched = self.switched.borrow_mut();
+        let mut words = String::new();
+        for (name, on) in switched.iter() {
+            if let Some(on) = on {
+                let lines = ["MULTUSD_LEVEL=", name, if *on { " on\n" } else { " off\n" }];
+                words.extend(lines);
+            }
+        }
+        if words.is_empty() {
+            return None;
+        }
+        if !self.multusd.try_say(&words) {
+            return Some(clock::now() + TELL_AGAIN);
+        }
+        switched.iter_mut().for_each(|(_, on)| *on = None);
+        None
     }
 
     /// No more.
@@ -108,7 +158,8 @@ impl Life {
     /// Waits until something can be read, until then, or until a beat is due, which it gives. None: it is to end.
     pub fn wait(&mut self, deadline: Option<Instant>) -> Result<Option<Events>, SysError> {
         let beat = self.pace.map(|_| self.next_beat);
-        self.poller.arm([deadline, beat].into_iter().flatten().min())?;
+        let again = self.tell();
+        self.poller.arm([deadline, beat, again].into_iter().flatten().min())?;
         let events = self.poller.wait(true);
         if events.contains(&TERM) {
             // Not judged any more: the end may take its time.

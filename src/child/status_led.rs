@@ -164,6 +164,9 @@ impl Lamp {
     }
 }
 
+/// Token of what was published.
+const CHANGES: u64 = 0;
+
 fn serve(life: &mut Life, settings: &Settings) -> Result<(), SysError> {
     let text = |name: &str| settings.text(KEYS, name);
     let patterns = STATES.map(|state| {
@@ -174,6 +177,7 @@ fn serve(life: &mut Life, settings: &Settings) -> Result<(), SysError> {
     let mut lamp = Lamp { patterns, state: STATES.len(), since: Instant(0) };
     let outputs = life.outputs(settings);
     let mut shown = None;
+    life.changes(CHANGES)?;
     loop {
         let is = |name: &str| life.multusd.value(name).map(|milli| milli != 0);
         let asked = |name: &str| (!name.is_empty()).then(|| is(name));

@@ -166,6 +166,9 @@ impl Daemon {
         daemon.watch_control();
         daemon.in_force = InForce::new(config, prepared.resolved);
         daemon.adopt_outputs();
+        if let Err(error) = daemon.adopt_levels() {
+            say!("no inputs: {error}");
+        }
         daemon.adopt_boots();
         daemon.adopt_values();
         for index in 0..CHILD_COUNT_MAX.min(page.program_slots.load(SeqCst) as usize) {
@@ -215,6 +218,7 @@ impl Daemon {
             inputs: Vec::new(),
             board: None,
             values: None,
+            outputs_moved: false,
             sought: None,
             seeks: 0,
             watch: super::watchdog::Watch::default(),

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use crate::config::{self, Bias};
 use crate::protocol::{InputStatus, Reply, Wire};
 use crate::sys::gpio::{self, flag};
-use crate::sys::input::{Board, Published};
+use crate::sys::input::Published;
 use crate::sys::page::Keep;
 use crate::sys::poll::{self, Interest};
 use crate::sys::{SysError, clock};
@@ -80,22 +80,13 @@ impl Daemon {
         self.take_inputs();
     }
 
-    fn open_board(&mut self) -> Result<(), SysError> {
-        if self.page.kept(Keep::Inputs).is_none() {
-            let (memory, read) = Board::create()?;
-            self.page.keep(Keep::InputsRead, Some(read));
-            self.page.keep(Keep::Inputs, Some(memory));
-        }
-        if let (None, Some(number)) = (self.board, self.page.kept(Keep::Inputs)) {
-            self.board = Some(Board::map(poll::borrow(number))?);
-            // A former supervisor's.
-            for (index, slot) in self.page.inputs.iter().enumerate() {
-                if let Some(line) = slot.descriptor() {
-                    self.watch(poll::borrow(line), Token::Input(index), Interest::Read);
-                }
+    /// What a former supervisor had requested.
+    pub(super) fn watch_inputs(&self) {
+        for (index, slot) in self.page.inputs.iter().enumerate() {
+            if let Some(line) = slot.descriptor() {
+                self.watch(poll::borrow(line), Token::Input(index), Interest::Read);
             }
         }
-        Ok(())
     }
 
     fn unwatch_input(&self, slot: usize) {
@@ -143,6 +134,7 @@ impl Daemon {
         let input = &self.inputs[index];
         if let Some(board) = self.board {
             board.publish(input.slot, &input.config.name, input.config.active_low, said);
+            self.say_changes();
         }
     }
 

@@ -13,6 +13,7 @@ mod beats;
 mod boot;
 mod boots;
 mod bundled;
+mod changes;
 mod check;
 mod clients;
 mod control;
@@ -182,6 +183,8 @@ struct Daemon {
     values: Option<Values>,
     /// Where inputs are published.
     board: Option<Board>,
+    /// The level of an output may be another than what is published.
+    outputs_moved: bool,
     /// A line that is being looked for, and how many were.
     sought: Option<config::Line>,
     seeks: u32,
@@ -220,6 +223,7 @@ impl Daemon {
         loop {
             self.harden();
             self.settle();
+            self.publish_outputs();
             if let Some(code) = self.end.code {
                 return code;
             }

@@ -115,6 +115,7 @@ impl Daemon {
                 let name = report::name(entry.name());
                 return self.tell(format_args!("{name}: {value}"));
             }
+            ("MULTUSD_LEVEL", ..) => return self.take_level(child, value),
             ("MULTUSD_VALUE", ..) => return self.take_value(child, value),
             ("ERRNO", ..) => {
                 let errno = number.unwrap_or(0) as i32;

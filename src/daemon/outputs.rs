@@ -57,6 +57,8 @@ pub struct Output {
     /// When the last order was given.
     ordered_at: Instant,
     pub(super) reading: Reading,
+    /// The level that its program says it has switched it to.
+    pub(super) said: Option<bool>,
     /// Failures in a row, and when it is tried again after them.
     failures: u32,
     not_before: Instant,
@@ -65,6 +67,11 @@ pub struct Output {
 impl Output {
     pub(super) fn slot(&self, page: &'static Page) -> &'static OutputSlot {
         &page.outputs()[self.index]
+    }
+
+    /// The number of its slot.
+    pub(super) fn place(&self) -> usize {
+        self.index
     }
 
     pub(super) fn name(&self, page: &'static Page) -> heapless::String<{ crate::limits::NAME_BYTES_MAX }> {
@@ -142,18 +149,6 @@ impl Output {
             Target::Command(_) => Kind::Command,
         };
         slot.set_kind(kind);
-    }
-
-    /// What the level of a status is: that of a line as it is now, else the last that was read.
-    pub(super) fn level(&self, slot: &OutputSlot) -> Option<bool> {
-        let (high, whose) = slot.wanted();
-        let is_driven = whose == OutputState::Driven as u32;
-        match (slot.kind(), self.reading) {
-            (Kind::Line, _) => slot.look(),
-            _ if is_driven => None,
-            (_, Reading::Level(level)) => Some(level),
-            _ => (slot.confirmed_at.load(SeqCst) != 0).then_some(high),
-        }
     }
 }
 
@@ -443,6 +438,7 @@ impl Daemon {
     }
 
     fn heed_output(&mut self, index: usize, reading: Reading, attempt: u32) {
+        self.outputs_moved = true;
         let output = &mut self.outputs[index];
         let (before, failed) = (output.reading, output.heed(self.page, reading, attempt));
         if let Some(name) = output.unread().filter(|_| before != Reading::Unread) {
@@ -477,7 +473,9 @@ impl Daemon {
                 self.drive(index, OutputState::Safe, false);
             } else if !output.in_force && is_confirmed {
                 slot.clear();
+                let place = output.index;
                 self.outputs.swap_remove(index);
+                self.forget_level(place);
             } else if !is_confirmed && now >= output.not_before {
                 self.drive(index, state_of(whose), high);
             }
@@ -516,10 +514,14 @@ impl Daemon {
 
     /// The program's processes drive its outputs from now on.
     pub(super) fn release_outputs(&mut self, child: ChildId) {
+        let says = self.table[child.index()].as_ref().is_some_and(|entry| entry.program.child.is_some());
         for output in self.outputs.iter_mut().filter(|output| output.owner == Some(child)) {
             let slot = output.slot(self.page);
-            slot.want(slot.wanted().0, OutputState::Driven as u32);
+            let high = slot.wanted().0;
+            output.said = says.then_some(high);
+            slot.want(high, OutputState::Driven as u32);
         }
+        self.outputs_moved = true;
     }
 
     /// The descriptor that an output of this name is handed over by.
@@ -583,6 +585,7 @@ fn blank(index: usize) -> Output {
         order: None,
         ordered_at: Instant(0),
         reading: Reading::None,
+        said: None,
         failures: 0,
         not_before: Instant(0),
     }

@@ -155,14 +155,20 @@ impl Daemon {
             // There is room for every output.
             let _ = extra.push((line, *number));
         }
-        if let Some(number) = entry.spec.exec.inputs {
+        let (inputs, values, changes) =
+            (entry.spec.exec.inputs, entry.spec.exec.values, entry.spec.exec.changes);
+        if let Some(number) = inputs {
+            self.open_board()?;
             let Some(page) = self.page.kept(Keep::InputsRead) else { return missing("inputs") };
             let _ = extra.push((page, number));
         }
-        if let Some(number) = entry.spec.exec.values {
+        if let Some(number) = values {
             self.open_values()?;
             let Some(page) = self.page.kept(Keep::ValuesRead) else { return missing("values") };
             let _ = extra.push((page, number));
+        }
+        if let Some(number) = changes {
+            let _ = extra.push((self.open_changes()?, number));
         }
         Ok(())
     }

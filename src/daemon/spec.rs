@@ -90,6 +90,8 @@ pub struct Exec {
     pub inputs: Option<i32>,
     /// The descriptor of the page of values.
     pub values: Option<i32>,
+    /// The descriptor of the counter that says that something was published.
+    pub changes: Option<i32>,
     /// What a bundled child finds at descriptor 0; empty: it is none.
     pub settings: Vec<u8>,
 }
@@ -140,6 +142,7 @@ packed!(Exec {
     outputs,
     inputs,
     values,
+    changes,
     settings,
 });
 packed!(Command { paths, words });
@@ -189,11 +192,13 @@ pub struct Surroundings<'a> {
 pub struct Base(Rc<[CString]>);
 
 /// Variables by which our own starter addresses us; not theirs to hear.
-const NOT_INHERITED: [&str; 11] = [
+const NOT_INHERITED: [&str; 13] = [
+    "MULTUSD_CHANGES",
     "MULTUSD_HEARTBEAT",
     "MULTUSD_HEARTBEAT_USEC",
     "MULTUSD_INPUTS",
     "MULTUSD_OUTPUTS",
+    "MULTUSD_VALUES",
     "NOTIFY_SOCKET",
     "WATCHDOG_USEC",
     "WATCHDOG_PID",
@@ -324,7 +329,8 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
         Some(Reload::Command(hook)) => Some(command(&hook.command, &path)),
         _ => None,
     };
-    let HandedOver { outputs, inputs, values } = handed_over(program, ready_descriptor, &mut environment);
+    let HandedOver { outputs, inputs, values, changes } =
+        handed_over(program, ready_descriptor, &mut environment);
     Ok(Spec {
         missing: None,
         hooks: [
@@ -366,6 +372,7 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
             outputs,
             inputs,
             values,
+            changes,
             settings: program.child.clone().map_or(Vec::new(), |mut child| packed::to_bytes(&mut child)),
         },
         stdout,
@@ -388,6 +395,7 @@ struct HandedOver {
     outputs: Vec<(String, i32, u64)>,
     inputs: Option<i32>,
     values: Option<i32>,
+    changes: Option<i32>,
 }
 
 /// Outputs with the descriptors it is handed, and those of the pages of inputs and values; its environment tells it both.
@@ -404,21 +412,23 @@ fn handed_over(
         (output.name.clone(), number.unwrap_or(-1), outputs::making(output))
     });
     let outputs: Vec<_> = outputs.collect();
-    let inputs = numbers.next().filter(|_| !program.inputs.is_empty());
-    let values = numbers.next().filter(|_| program.child.is_some());
+    let is_child = program.child.is_some();
+    let inputs = numbers.next().filter(|_| is_child || !program.inputs.is_empty());
+    let values = numbers.next().filter(|_| is_child);
+    let changes = numbers.next().filter(|_| is_child);
     let handed = outputs.iter().filter(|(_, number, _)| *number >= 0);
     let handed: Vec<String> =
         handed.map(|(name, number, _)| [name, "=", &number.to_string()].concat()).collect();
     if !handed.is_empty() {
         environment.push(["MULTUSD_OUTPUTS=", &handed.join(",")].concat());
     }
-    if let Some(number) = inputs {
-        environment.push(["MULTUSD_INPUTS=", &number.to_string()].concat());
+    let named = [("MULTUSD_INPUTS=", inputs), ("MULTUSD_VALUES=", values), ("MULTUSD_CHANGES=", changes)];
+    for (name, number) in named {
+        if let Some(number) = number {
+            environment.push([name, &number.to_string()].concat());
+        }
     }
-    if let Some(number) = values {
-        environment.push(["MULTUSD_VALUES=", &number.to_string()].concat());
-    }
-    HandedOver { outputs, inputs, values }
+    HandedOver { outputs, inputs, values, changes }
 }
 
 /// It is told a NOTIFY_SOCKET.

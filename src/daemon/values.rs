@@ -69,7 +69,9 @@ impl Daemon {
 
     fn publish_value(&mut self, name: &str, value: &Value) -> Result<(), SysError> {
         let full = SysError { operation: "value", errno: libc::ENOSPC };
-        if self.open_values()?.publish(name, value) { Ok(()) } else { Err(full) }
+        let has_room = self.open_values()?.publish(name, value);
+        self.say_changes();
+        if has_room { Ok(()) } else { Err(full) }
     }
 
     /// A program has published one: it is called after it.
@@ -97,6 +99,7 @@ impl Daemon {
     pub(super) fn forget_values(&mut self, program: &str) {
         if let Some(values) = self.values {
             values.remove(program);
+            self.say_changes();
         }
     }
 
@@ -129,6 +132,7 @@ impl Daemon {
             let value = Value { milli: Some(count * 1000), raw: count, at, ..Value::default() };
             values.publish(name, &value);
         }
+        self.say_changes();
     }
 
     /// A page of them for a client.

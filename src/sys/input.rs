@@ -1,15 +1,16 @@
-//! Inputs: what the adoption page keeps of each, and the page of memory on which their levels are published.
+//! Inputs: what the adoption page keeps of each, and the page of memory on which their levels are published, and those of
+//! outputs.
 //!
 //! The latter is a sealed memory file that programs get open for reading (`MULTUSD_INPUTS`). In native byte
-//! order it has a header of 64 bytes (magic, version, number of records that follow), then records of 64
-//! bytes, each of which belongs to an input while it has a name:
+//! order it has a header of 64 bytes (magic, version, number of records of inputs and, at byte 16, of those of outputs after
+//! them), then records of 64 bytes, each of which belongs to an input or an output while it has a name:
 //!
 //! | byte | | |
 //! |---|---|---|
 //! | 0 | u32 | sequence: odd while the record is written; a reader looks before and after, and again if it differs |
-//! | 4 | u32 | 1: it is read, 2: high, 4: on |
-//! | 8 | u64 | edges since it was requested |
-//! | 16 | u64 | the last of them, CLOCK_MONOTONIC nanoseconds, by the kernel; 0: none |
+//! | 4 | u32 | 1: it is known, 2: high, 4: on |
+//! | 8 | u64 | edges since it was requested; of an output changes that were seen |
+//! | 16 | u64 | the last of them, CLOCK_MONOTONIC nanoseconds, of an input by the kernel; 0: none |
 //! | 24 | u64 | 0 |
 //! | 32 | 32 bytes | name, zeros |
 
@@ -18,7 +19,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use super::slot::{keep, kept};
 use super::{SysError, file};
-use crate::limits::{INPUT_COUNT_MAX, LINE_NAME_BYTES_MAX};
+use crate::limits::{INPUT_COUNT_MAX, LINE_NAME_BYTES_MAX, OUTPUT_COUNT_MAX};
 
 /// What is kept of one input.
 #[repr(C)]
@@ -68,16 +69,27 @@ struct Record {
     name: [AtomicU8; LINE_NAME_BYTES_MAX + 1],
 }
 
+impl Record {
+    fn is_named(&self, name: &str) -> bool {
+        let letters = self.name.iter().map(|cell| cell.load(SeqCst)).take_while(|letter| *letter != 0);
+        letters.eq(name.bytes()) && !name.is_empty()
+    }
+}
+
 #[repr(C)]
 struct Layout {
     magic: AtomicU64,
     version: AtomicU32,
     count: AtomicU32,
-    reserved: [u64; 6],
-    records: [Record; INPUT_COUNT_MAX],
+    output_count: AtomicU32,
+    reserved: [u32; 11],
+    records: [Record; RECORD_COUNT],
 }
 
-const _: () = assert!(size_of::<Record>() == 64 && size_of::<Layout>() == 64 * (1 + INPUT_COUNT_MAX));
+/// Those of inputs, then those of outputs.
+const RECORD_COUNT: usize = INPUT_COUNT_MAX + OUTPUT_COUNT_MAX;
+
+const _: () = assert!(size_of::<Record>() == 64 && size_of::<Layout>() == 64 * (1 + RECORD_COUNT));
 
 /// The page, mapped for as long as this process lives.
 #[derive(Clone, Copy)]
@@ -96,8 +108,14 @@ impl Board {
         let board = Board(map(memory, libc::PROT_READ | libc::PROT_WRITE)?);
         board.0.version.store(VERSION, SeqCst);
         board.0.count.store(INPUT_COUNT_MAX as u32, SeqCst);
+        board.0.output_count.store(OUTPUT_COUNT_MAX as u32, SeqCst);
         board.0.magic.store(MAGIC, SeqCst);
         Ok(board)
+    }
+
+    /// The record of the output that has this place.
+    pub const fn of_output(place: usize) -> usize {
+        INPUT_COUNT_MAX + place
     }
 
     /// Publishes; on means high unless it is active low.
@@ -114,6 +132,11 @@ impl Board {
         record.edges.store(said.edges, SeqCst);
         record.at_ns.store(said.at_ns, SeqCst);
         record.sequence.store(sequence.wrapping_add(2), SeqCst);
+    }
+
+    /// The record is this one's.
+    pub fn is_of(&self, index: usize, name: &str) -> bool {
+        self.0.records[index].is_named(name)
     }
 
     /// What was published last.
@@ -158,11 +181,17 @@ impl Reader {
 
     /// The input of this name: whether it is on (none: it is not read), and the rest; `None`: there is none.
     pub fn read(&self, name: &str) -> Option<(Option<bool>, Published)> {
-        let is_named = |record: &&Record| {
-            let letters = record.name.iter().map(|cell| cell.load(SeqCst)).take_while(|letter| *letter != 0);
-            letters.eq(name.bytes()) && !name.is_empty()
-        };
-        let (index, record) = self.0.records.iter().enumerate().find(|(_, record)| is_named(record))?;
+        self.find(name, 0..INPUT_COUNT_MAX)
+    }
+
+    /// The same of an output, as far as multusd knows its level.
+    pub fn read_output(&self, name: &str) -> Option<(Option<bool>, Published)> {
+        self.find(name, INPUT_COUNT_MAX..RECORD_COUNT)
+    }
+
+    fn find(&self, name: &str, among: core::ops::Range<usize>) -> Option<(Option<bool>, Published)> {
+        let index = among.into_iter().find(|index| self.0.records[*index].is_named(name))?;
+        let record = &self.0.records[index];
         loop {
             let before = record.sequence.load(SeqCst);
             let (flags, seen) = (record.flags.load(SeqCst), Board(self.0).published(index));
@@ -179,6 +208,19 @@ impl Reader {
 mod tests {
     use super::*;
     use std::os::fd::AsFd;
+
+    #[test]
+    fn an_output_and_an_input_of_the_same_name_are_two() {
+        let (memory, read) = Board::create().unwrap();
+        let board = Board::map(memory.as_fd()).unwrap();
+        let reader = Reader::map(read.as_fd()).unwrap();
+        let said = |high| Published { high: Some(high), edges: 3, at_ns: 5 };
+        board.publish(0, "gate", false, said(true));
+        assert_eq!(reader.read_output("gate"), None);
+        board.publish(Board::of_output(OUTPUT_COUNT_MAX - 1), "gate", true, said(true));
+        assert_eq!(reader.read("gate"), Some((Some(true), said(true))));
+        assert_eq!(reader.read_output("gate"), Some((Some(false), said(true))));
+    }
 
     #[test]
     fn what_is_published_is_read_through_the_read_only_descriptor_and_cannot_be_written() {

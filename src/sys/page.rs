@@ -64,6 +64,8 @@ pub enum Keep {
     Values,
     /// See above.
     ValuesRead,
+    /// eventfd by which bundled children hear that something was published.
+    Changes,
     /// Number of the above.
     Count,
 }

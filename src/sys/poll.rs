@@ -18,6 +18,8 @@ pub enum Interest {
     Change,
     /// Something to read, said once (a pidfd, which stays readable for ever).
     Once,
+    /// The same of a counter that nobody empties: each time it is counted up ([`wake_all`]).
+    Count,
     /// Something to read, said once until it is asked for again: [`Poller::again`].
     OneShot,
 }
@@ -53,7 +55,7 @@ impl Poller {
         let flags = match interest {
             Interest::Read => EpollFlags::EPOLLIN,
             Interest::Change => EpollFlags::EPOLLPRI | EpollFlags::EPOLLET,
-            Interest::Once => EpollFlags::EPOLLIN | EpollFlags::EPOLLET,
+            Interest::Once | Interest::Count => EpollFlags::EPOLLIN | EpollFlags::EPOLLET,
             Interest::OneShot => ONE_SHOT,
         };
         self.epoll.add(descriptor, EpollEvent::new(flags, token)).map_err(SysError::of("epoll_ctl"))
@@ -153,6 +155,15 @@ pub fn event_counter() -> Result<OwnedFd, SysError> {
 pub fn wake(counter: BorrowedFd) {
     // Only fails when the counter is at its end, and then its reader is awake.
     let _ = nix::unistd::write(counter, &1_u64.to_ne_bytes());
+}
+
+/// Adds one to a counter that nobody empties: whoever waits for it ([`Interest::Count`]) wakes up.
+pub fn wake_all(counter: BorrowedFd) {
+    if nix::unistd::write(counter, &1_u64.to_ne_bytes()).is_err() {
+        // At its end, where only somebody who means no good can have brought it.
+        take_count(counter);
+        wake(counter);
+    }
 }
 
 /// Empties a counter or a timer.
