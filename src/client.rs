@@ -186,6 +186,12 @@ impl Multusd {
         self.values.as_ref()?.read(name)
     }
 
+    /// The state of a program, by the number it has in `protocol::State`, and how often it was started again (bundled
+    /// children only); none: there is no such program.
+    pub fn program(&self, name: &str) -> Option<(u8, u32)> {
+        self.values.as_ref()?.program(name)
+    }
+
     /// The counter that says that something was published (bundled children only).
     pub fn changes(&self) -> Option<BorrowedFd<'static>> {
         descriptor(variable("MULTUSD_CHANGES")?.to_str()?).ok()

@@ -36,6 +36,8 @@ const CASES: &[(&str, &str, &str)] = &[
     ("registers that meet", "[modbus]\ninputs = a, b\noutputs = x\noutput_start = 1\n[input:a]\ngpio = 2\n[input:b]\ngpio = 3\n[output:x]\npath = /x\n", "multusd.cfg:4: its registers meet those of input_start"),
     ("registers beyond the last", "[modbus]\nvalues = a\nvalue_start = 65535\n", "multusd.cfg:3: what it begins goes beyond the last address, 65535"),
     ("a server of nothing", "[modbus]\nport = 0\n", "multusd.cfg:2: is neither served by TCP nor on a serial line; write for example port = 502"),
+    ("a direction that is no output", "[modbus]\nserial = /dev/ttyS0\nrs485 = tx\n", "multusd.cfg:3: tx is none of its outputs; write it into outputs, too"),
+    ("a name that no value may have", "[modbus]\nsetpoints = a/b\n", "multusd.cfg:2: setpoints = \"a/b\" is not a list of names; write for example speed, valve"),
     ("a network that is none", "[modbus]\nallow = 10.0.0.0/33\n", "multusd.cfg:2: allow = \"10.0.0.0/33\" is not a list of addresses and networks such as 192.168.1.0/24; write for example 192.168.1.0/24, fd00::/8"),
     ("a wrong value of a child", "[template:a]\noutputs = x\non = 5\n[output:x]\npath = /x\n", "multusd.cfg:3: on = \"5\" has no unit; write for example 200ms"),
     ("a child without what it needs", "[template:a]\non = 5s\n", "multusd.cfg:1: has no outputs to switch; write for example outputs = lamp"),

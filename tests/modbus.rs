@@ -335,3 +335,64 @@ fn it_serves_port_502_as_a_user_that_has_nothing_but_that() {
     let mode = fs::metadata(served.instance.dir.join("a")).unwrap().permissions().mode();
     assert_eq!(mode & 0o002, 0, "it writes the file by what it was handed, not by its mode");
 }
+
+#[test]
+fn programs_are_read_and_values_written_that_are_forgotten_with_who_wrote_them() {
+    let keys = "output_timeout = 300ms\nsetpoints = speed, valve\nprograms = steady, modbus, nobody\n\
+        [program:steady]\ncommand = sleep 100000\nstartsecs = 0\n";
+    let served = served("modbus-setpoints", keys);
+    served.instance.await_state("steady", "running");
+    let mut client = served.connect();
+    // Both run, one was started again; the third there is not.
+    assert_eq!(
+        ask(&mut client, &[1, 3, 1, 144, 0, 6]).unwrap()[3..],
+        [0, 2, 0, 0, 0, 2, 0, 0, 0xff, 0xff, 0, 0]
+    );
+    signal(served.instance.pid("steady"), libc::SIGKILL);
+    served.instance.await_that("it was started again", || {
+        ask(&mut client, &[1, 3, 1, 144, 0, 2]).unwrap()[3..] == [0, 2, 0, 1]
+    });
+    let known = |name: &str| {
+        let shown = served.instance.ctl_ok(&["values"]);
+        let line = shown.lines().find(|line| line.starts_with(name)).map(String::from);
+        line.and_then(|line| line.split_whitespace().nth(1).map(String::from)).unwrap_or_default()
+    };
+    // -23.5 and 0.007
+    let write = [1, 16, 2, 88, 0, 4, 8, 0xff, 0xff, 0xa4, 0x34, 0, 0, 0, 7];
+    assert_eq!(ask(&mut client, &write).unwrap(), [1, 16, 2, 88, 0, 4]);
+    served
+        .instance
+        .await_that("both are there", || known("modbus.speed") != "" && known("modbus.valve") != "");
+    assert_eq!(ask(&mut client, &[1, 3, 2, 88, 0, 4]).unwrap()[3..], write[7..]);
+    served.instance.await_that("nobody stands for them", || known("modbus.speed") == "unknown");
+    served.instance.await_that("nor does the server", || {
+        ask(&mut client, &[1, 3, 2, 88, 0, 2]).unwrap()[3..] == [0x80, 0, 0, 0]
+    });
+}
+
+#[test]
+fn a_line_is_switched_to_sending_for_as_long_as_an_answer_takes() {
+    use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+    let wire = wire("rs485");
+    let served =
+        served("modbus-rs485", &format!("baud = 1200\nrs485 = d\nserial = {}", wire.ends[0].display()));
+    let watch = Inotify::init(InitFlags::IN_CLOEXEC).unwrap();
+    watch.add_watch(&served.instance.dir.join("d"), AddWatchFlags::IN_MODIFY).unwrap();
+    let line = format!("-m rtu -b 1200 -P even -a 1 -o 5 -t 0 -r 1 -c 3 {}", wire.ends[1].display());
+    // An answer of six characters of eleven bits. Who is told late of the beginning sees it as shorter, so not each counts.
+    let took_so_long = |_| {
+        assert_eq!(mbpoll(&line), ["0", "0", "0"]);
+        let mut times = Vec::new();
+        while times.len() < 2 {
+            let count = watch.read_events().unwrap().len();
+            times.extend(std::iter::repeat_n(Instant::now(), count));
+        }
+        assert_eq!((times.len(), served.level("d")), (2, "0".into()), "on once, and off again");
+        times[1] - times[0] >= Duration::from_millis(50)
+    };
+    assert!((0..10).any(took_so_long));
+    // It is nobody's coil.
+    let mut client = served.connect();
+    assert_eq!(ask(&mut client, &[1, 1, 0, 0, 0, 4]).unwrap(), [1, 0x81, 2]);
+    assert_eq!(ask(&mut client, &[1, 1, 0, 0, 0, 3]).unwrap(), [1, 1, 1, 0]);
+}

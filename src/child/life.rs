@@ -93,16 +93,18 @@ impl Drive {
 impl Life {
     /// Its outputs; without those that a command drives.
     pub fn outputs(&self, settings: &Settings) -> Vec<Drive> {
-        let drive = |driven: &Driven| {
-            let words = driven.is_file.then(|| [&driven.off, &driven.on].map(|word| [word, "\n"].concat()));
-            let output = self.multusd.output(&driven.name)?;
-            let mut switched = self.switched.borrow_mut();
-            switched.push((driven.name.clone(), None));
-            let place = switched.len() - 1;
-            let (last, switched) = (Cell::new(None), self.switched.clone());
-            Some(Drive { output, words, safe: driven.safe, switched, place, last })
-        };
-        settings.outputs.iter().filter_map(drive).collect()
+        settings.outputs.iter().filter_map(|driven| self.drive(driven)).collect()
+    }
+
+    /// One of them; none: a command drives it.
+    pub fn drive(&self, driven: &Driven) -> Option<Drive> {
+        let words = driven.is_file.then(|| [&driven.off, &driven.on].map(|word| [word, "\n"].concat()));
+        let output = self.multusd.output(&driven.name)?;
+        let mut switched = self.switched.borrow_mut();
+        switched.push((driven.name.clone(), None));
+        let place = switched.len() - 1;
+        let (last, switched) = (Cell::new(None), self.switched.clone());
+        Some(Drive { output, words, safe: driven.safe, switched, place, last })
     }
 
     fn begin() -> Result<Life, SysError> {

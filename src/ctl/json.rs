@@ -2,6 +2,8 @@
 //! down here a second time so that the wire may change without them. Nothing is ever left out:
 //! what there is not is null.
 
+use nanoserde::{SerJson, SerJsonState};
+
 use super::lines::{state, voltage};
 use super::log::{LogUse, RingUse};
 use crate::protocol::{
@@ -34,31 +36,9 @@ impl Json {
     }
 
     fn quoted(&mut self, text: &str) {
-        self.0.push('"');
-        for letter in text.chars() {
-            let short = match letter {
-                '\x08' => 'b',
-                '\x0c' => 'f',
-                '\n' => 'n',
-                '\r' => 'r',
-                '\t' => 't',
-                '\\' | '"' => letter,
-                _ if letter.is_ascii_control() => {
-                    let digit = |number: u32| char::from_digit(number, 16).unwrap_or('0');
-                    self.0 += "\\u00";
-                    self.0.push(digit(letter as u32 >> 4));
-                    self.0.push(digit(letter as u32 & 15));
-                    continue;
-                }
-                _ => {
-                    self.0.push(letter);
-                    continue;
-                }
-            };
-            self.0.push('\\');
-            self.0.push(short);
-        }
-        self.0.push('"');
+        let mut state = SerJsonState::new(std::mem::take(&mut self.0));
+        text.ser_json(0, &mut state);
+        self.0 = state.out;
     }
 
     fn open(&mut self, name: &str, bracket: char) {

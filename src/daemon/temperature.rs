@@ -174,7 +174,7 @@ impl Daemon {
     }
 
     /// The last reading; none where the reader is silent.
-    fn reading(&self) -> Option<i32> {
+    pub(super) fn reading(&self) -> Option<i32> {
         let word = self.page.temperature.load(SeqCst);
         (word & READ != 0).then_some(word as u32 as i32)
     }
@@ -192,6 +192,7 @@ impl Daemon {
         if self.page.temperature.load(SeqCst) == 0 {
             return;
         }
+        self.publish_temperature();
         let reading = self.reading();
         let Some(config) = &self.in_force.config.board.temperature else { return };
         let class = class(reading, config);

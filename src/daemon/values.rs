@@ -11,11 +11,17 @@ use crate::time::Instant;
 
 use super::Daemon;
 use super::control::refused;
+use super::news::travel;
+use super::report;
 
 /// Programs that are down although they are to run: some try again.
 pub const FAILING: &str = "multusd.failing";
 /// Programs that are given up or held, outputs that are not confirmed safe, watchdogs that are not fed.
 pub const FAILED: &str = "multusd.failed";
+/// 1: the watchdogs are fed, 0: they are not; there is none where there are no watchdogs.
+pub const WATCHDOG: &str = "multusd.watchdog";
+/// Thousandths of a degree, where a temperature is watched.
+pub const TEMPERATURE: &str = "multusd.temperature";
 
 /// What a value may be called: it stands in configurations and tables.
 fn is_name(name: &str) -> bool {
@@ -55,6 +61,7 @@ impl Daemon {
         let values = Values::map(poll::borrow(number))?;
         self.values = Some(values);
         self.publish_health();
+        self.publish_temperature();
         Ok(values)
     }
 
@@ -90,7 +97,7 @@ impl Daemon {
             && !entry.value_refused
         {
             entry.value_refused = true;
-            let name = super::report::name(entry.name());
+            let name = report::name(entry.name());
             self.tell(format_args!("{name}: a value that is not taken ({error}): {words}"));
         }
     }
@@ -117,9 +124,15 @@ impl Daemon {
     /// How everything is, where anybody looks at it.
     pub(super) fn publish_health(&self) {
         let Some(values) = self.values else { return };
-        let (mut failing, mut failed) = (0, 0);
+        let (mut failing, mut failed, mut is_new) = (0, 0, false);
         for index in 0..self.table.len() {
-            let Some(status) = self.core.status(ChildId(index as u16)) else { continue };
+            let status = self.core.status(ChildId(index as u16));
+            let Some((status, entry)) = status.zip(self.table[index].as_ref()) else {
+                is_new |= values.publish_program(index, "", 0, 0, Instant(0));
+                continue;
+            };
+            let state = travel(status.state) as u8;
+            is_new |= values.publish_program(index, entry.name(), state, status.restarts, status.since);
             match status.state {
                 State::Backoff => failing += 1,
                 State::Fatal | State::Held => failed += 1,
@@ -127,12 +140,34 @@ impl Daemon {
             }
         }
         failed += self.unconfirmed_outputs() as i64 + i64::from(self.watch.is_withheld());
-        let at = clock::now();
-        for (name, count) in [(FAILING, failing), (FAILED, failed)] {
-            let value = Value { milli: Some(count * 1000), raw: count, at, ..Value::default() };
-            values.publish(name, &value);
+        is_new |= self.publish_own(FAILING, Some(failing * 1000));
+        is_new |= self.publish_own(FAILED, Some(failed * 1000));
+        if self.has_watchdogs() {
+            is_new |= self.publish_own(WATCHDOG, Some(1000 * i64::from(!self.watch.is_withheld())));
         }
-        self.say_changes();
+        if is_new {
+            self.say_changes();
+        }
+    }
+
+    /// What the sensor says that decides whether programs may run; none: it cannot be read.
+    pub(super) fn publish_temperature(&self) {
+        let is_watched = self.in_force.config.board.temperature.is_some();
+        if is_watched && self.publish_own(TEMPERATURE, self.reading().map(i64::from)) {
+            self.say_changes();
+        }
+    }
+
+    /// A value of multusd's own; there is a place for the few it has as long as nobody else has taken all. False: it
+    /// is as it was.
+    fn publish_own(&self, name: &str, milli: Option<i64>) -> bool {
+        let Some(values) = self.values.filter(|values| values.milli(name) != Some(milli)) else {
+            return false;
+        };
+        let unit = if name == TEMPERATURE { "C" } else { "" };
+        let raw = milli.unwrap_or(0);
+        let (unit, at) = (unit.try_into().unwrap_or_default(), clock::now());
+        values.publish(name, &Value { milli, raw, unit, at, until: None })
     }
 
     /// A page of them for a client.
@@ -149,7 +184,7 @@ impl Daemon {
             }
             // Not full, so there is a place.
             let _ = all.push(ValueStatus {
-                name: super::report::name(&name),
+                name: report::name(&name),
                 milli: value.now(now),
                 raw: value.raw,
                 unit: value.unit.clone(),

@@ -359,7 +359,7 @@ impl Daemon {
         self.watch.each.iter().filter_map(|watched| watched.timeout)
     }
 
-    fn has_watchdogs(&self) -> bool {
+    pub(super) fn has_watchdogs(&self) -> bool {
         !self.in_force.config.board.watchdogs.is_empty() || self.armed_watchdogs().next().is_some()
     }
 

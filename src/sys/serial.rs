@@ -73,6 +73,22 @@ impl Serial {
     }
 }
 
+impl Serial {
+    /// Everything that was written has left, as far as the driver knows (tty_ioctl(4)).
+    pub fn is_sent(&self) -> bool {
+        /// TIOCSER_TEMT of <linux/serial.h>: nothing is left in the device.
+        const EMPTY: libc::c_int = 1;
+        let number = self.0.as_raw_fd();
+        let (mut waiting, mut state) = (0 as libc::c_int, EMPTY);
+        // SAFETY: a descriptor of our own, and integers that live across the calls; what is not known stays as it is.
+        unsafe {
+            libc::ioctl(number, libc::TIOCOUTQ as _, &mut waiting);
+            libc::ioctl(number, libc::TIOCSERGETLSR as _, &mut state);
+        }
+        waiting == 0 && state & EMPTY != 0
+    }
+}
+
 impl AsFd for Serial {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()

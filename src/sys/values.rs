@@ -15,12 +15,15 @@
 //! | 40 | 16 bytes | unit, zeros |
 //! | 56 | u64 | 0 |
 //! | 64 | 64 bytes | name, zeros |
+//!
+//! Behind those are as many of the same as programs may be: named after a program, byte 8 its state (`protocol::State`), byte
+//! 16 how often it was started again, byte 24 since when it is in that state.
 
 use core::sync::atomic::{AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use super::{SysError, file};
-use crate::limits::{NAME_BYTES_MAX, UNIT_BYTES_MAX, VALUE_COUNT_MAX};
+use crate::limits::{CHILD_COUNT_MAX, NAME_BYTES_MAX, UNIT_BYTES_MAX, VALUE_COUNT_MAX};
 use crate::time::Instant;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"multusdV");
@@ -73,9 +76,12 @@ struct Layout {
     count: AtomicU32,
     reserved: [u64; 6],
     records: [Record; VALUE_COUNT_MAX],
+    programs: [Record; CHILD_COUNT_MAX],
 }
 
-const _: () = assert!(size_of::<Record>() == 128 && size_of::<Layout>() == 64 + 128 * VALUE_COUNT_MAX);
+const _: () = assert!(
+    size_of::<Record>() == 128 && size_of::<Layout>() == 64 + 128 * (VALUE_COUNT_MAX + CHILD_COUNT_MAX)
+);
 
 fn store(cells: &[AtomicU8], text: &str) {
     for (at, cell) in cells.iter().enumerate() {
@@ -154,6 +160,12 @@ impl Values {
         true
     }
 
+    /// The thousandths of what is published by this name; none: nothing is.
+    pub fn milli(&self, name: &str) -> Option<Option<i64>> {
+        let record = self.0.records.iter().find(|record| record.is_named(name))?;
+        Some(record.read().1.milli)
+    }
+
     /// Removes those of a name, and those of names that go on behind a dot.
     pub fn remove(&self, name: &str) {
         for record in &self.0.records {
@@ -176,6 +188,25 @@ impl Values {
         record.at_ns.store(value.at.0, SeqCst);
         record.until_ns.store(value.until.map_or(0, |until| until.0), SeqCst);
         record.sequence.store(sequence.wrapping_add(2), SeqCst);
+    }
+
+    /// How the program at this place of the table is: its state's number, how often it was started again, and since
+    /// when; false: nothing is new. Without a name there is none.
+    pub fn publish_program(
+        &self,
+        place: usize,
+        name: &str,
+        state: u8,
+        restarts: u32,
+        since: Instant,
+    ) -> bool {
+        let record = &self.0.programs[place];
+        let value = Value { milli: Some(state.into()), raw: restarts.into(), at: since, ..Value::default() };
+        let is_new = record.read() != (Name::try_from(name).unwrap_or_default(), value.clone());
+        if is_new {
+            self.write(record, name, &value);
+        }
+        is_new
     }
 
     /// One after the other; those that are none have no name.
@@ -217,6 +248,13 @@ impl Reader {
         let record = self.0.records.iter().find(|record| !name.is_empty() && record.is_named(name))?;
         let (known, value) = record.read();
         (known == name).then_some(value)
+    }
+
+    /// The state's number (`protocol::State`) of the program of this name, and how often it was started again.
+    pub fn program(&self, name: &str) -> Option<(u8, u32)> {
+        let record = self.0.programs.iter().find(|record| !name.is_empty() && record.is_named(name))?;
+        let (known, value) = record.read();
+        (known == name).then_some((value.milli? as u8, value.raw as u32))
     }
 }
 
@@ -264,6 +302,24 @@ mod tests {
         assert!(!values.publish("c", &value(1, 0)), "and no other: a2.x is not below a");
         values.remove("b");
         assert!(values.publish("c", &value(1, 0)));
+    }
+
+    #[test]
+    fn a_program_and_a_value_of_the_same_name_are_two() {
+        let (memory, read) = Values::create().unwrap();
+        let (values, reader) = (Values::map(memory.as_fd()).unwrap(), Reader::map(read.as_fd()).unwrap());
+        values.publish("pump", &value(1, 0));
+        assert_eq!(reader.program("pump"), None);
+        assert!(values.publish_program(CHILD_COUNT_MAX - 1, "pump", 2, 70_000, Instant(9)));
+        assert!(
+            !values.publish_program(CHILD_COUNT_MAX - 1, "pump", 2, 70_000, Instant(9)),
+            "nothing is new"
+        );
+        assert_eq!(reader.program("pump"), Some((2, 70_000)));
+        assert_eq!(reader.read("pump"), Some(value(1, 0)));
+        values.publish_program(CHILD_COUNT_MAX - 1, "", 0, 0, Instant(0));
+        assert_eq!(reader.program("pump"), None);
+        assert_eq!(reader.program(""), None);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What stands at which address. Pure: inputs, outputs and values are an [`Io`]'s, which says what they are and switches them.
 
+use super::keys::SETPOINT_COUNT_MAX;
 use super::pdu::{Exception, Tables};
 use crate::limits::OUTPUT_COUNT_MAX;
 
@@ -15,6 +16,12 @@ pub trait Io {
     fn switch(&mut self, index: usize, on: bool) -> bool;
     /// A value, in thousandths of its unit; none: it is not known.
     fn value(&mut self, index: usize) -> Option<i64>;
+    /// A program's state by its number, and how often it was started again; none: there is no such program.
+    fn program(&mut self, index: usize) -> Option<(u8, u32)>;
+    /// A value that can be written, as it was written; none: it was not, or is not any more.
+    fn setpoint(&mut self, index: usize) -> Option<i32>;
+    /// Writes those from this one on; false: nobody takes them now.
+    fn set(&mut self, first: usize, to: &[i32]) -> bool;
 }
 
 /// Things of one kind, one after the other.
@@ -66,12 +73,18 @@ pub struct Map {
     pub counters: Range,
     /// Values: thousandths with a sign, two registers each, the high word first; 0x80000000 is not known.
     pub values: Range,
+    /// Programs: state, and how often they were started again.
+    pub programs: Range,
+    /// Values that can be written, as values.
+    pub setpoints: Range,
     /// Nothing may be written.
     pub is_read_only: bool,
     /// Vendor, product, version, and so on (see `Tables::object`).
     pub name: String,
 }
 
+/// What stands for the state of a program that there is not.
+const NO_PROGRAM: u16 = u16::MAX;
 /// What stands for a value that is not known.
 const UNKNOWN: i32 = i32::MIN;
 
@@ -106,7 +119,26 @@ impl Mapped<'_> {
         Ok(())
     }
 
-    /// The first of so many outputs that stand from this address on, one address each.
+    /// Writes values: whole ones, and all of them.
+    fn set_values(
+        &mut self,
+        address: u16,
+        words: &mut dyn ExactSizeIterator<Item = u16>,
+    ) -> Result<(), Exception> {
+        let first = self.outputs_at(self.map.setpoints, address, words.len() / 2)?;
+        if self.map.setpoints.at(address).is_none_or(|(_, part)| part != 0) || !words.len().is_multiple_of(2)
+        {
+            return Err(Exception::Address);
+        }
+        let mut values = heapless::Vec::<i32, SETPOINT_COUNT_MAX>::new();
+        while let (Some(high), Some(low)) = (words.next(), words.next()) {
+            let value = (u32::from(high) << 16 | u32::from(low)) as i32;
+            values.push(value).map_err(|_| Exception::Address)?;
+        }
+        if self.io.set(first, &values) { Ok(()) } else { Err(Exception::Device) }
+    }
+
+    /// The first of so many that stand from this address on.
     fn outputs_at(&self, range: Range, address: u16, count: usize) -> Result<usize, Exception> {
         if self.map.is_read_only {
             return Err(Exception::Address);
@@ -142,6 +174,16 @@ impl Tables for Mapped<'_> {
         if let Some((index, part)) = self.map.counters.at(address) {
             return Ok(half(self.io.edges(index), part));
         }
+        if let Some((index, part)) = self.map.programs.at(address) {
+            let program = self.io.program(index);
+            return Ok(match part {
+                0 => program.map_or(NO_PROGRAM, |(state, _)| state.into()),
+                _ => program.map_or(0, |(_, restarts)| restarts.try_into().unwrap_or(u16::MAX)),
+            });
+        }
+        if let Some((index, part)) = self.map.setpoints.at(address) {
+            return Ok(half(self.io.setpoint(index).unwrap_or(UNKNOWN) as u32, part));
+        }
         let (index, part) = self.map.values.at(address).ok_or(Exception::Address)?;
         let value = self.io.value(index).and_then(|milli| i32::try_from(milli).ok()).unwrap_or(UNKNOWN);
         Ok(half(value as u32, part))
@@ -161,6 +203,9 @@ impl Tables for Mapped<'_> {
         address: u16,
         words: &mut dyn ExactSizeIterator<Item = u16>,
     ) -> Result<(), Exception> {
+        if self.map.setpoints.at(address).is_some() {
+            return self.set_values(address, words);
+        }
         let first = self.outputs_at(self.map.outputs, address, words.len())?;
         let mut levels = heapless::Vec::<bool, OUTPUT_COUNT_MAX>::new();
         for word in words {
@@ -194,6 +239,7 @@ mod tests {
     struct Toy {
         outputs: [bool; 3],
         switched: Vec<(usize, bool)>,
+        set: Vec<i32>,
     }
 
     impl Io for Toy {
@@ -217,6 +263,17 @@ mod tests {
         fn value(&mut self, index: usize) -> Option<i64> {
             [Some(-23_500), None][index]
         }
+        fn program(&mut self, index: usize) -> Option<(u8, u32)> {
+            [Some((2, 70_000)), None][index]
+        }
+        fn setpoint(&mut self, index: usize) -> Option<i32> {
+            self.set.get(index).copied()
+        }
+        fn set(&mut self, first: usize, to: &[i32]) -> bool {
+            self.set.truncate(first);
+            self.set.extend(to);
+            true
+        }
     }
 
     fn map() -> Map {
@@ -227,6 +284,8 @@ mod tests {
             outputs: range(10, 3, 1),
             counters: range(100, 2, 2),
             values: range(200, 2, 2),
+            programs: range(400, 2, 2),
+            setpoints: range(600, 2, 2),
             is_read_only: false,
             name: "pump-7".into(),
         }
@@ -253,7 +312,13 @@ mod tests {
         assert_eq!(read(4, 100, 4), [4, 8, 0, 1, 0, 2, 0, 0, 0, 3]);
         let minus = (-23_500_i32).to_be_bytes();
         assert_eq!(read(4, 200, 4), [&[4, 8][..], &minus, &[0x80, 0, 0, 0]].concat());
-        for address in [2, 9, 13, 99, 104, 199, 204, 65535] {
+        assert_eq!(
+            read(4, 400, 4),
+            [4, 8, 0, 2, 0xff, 0xff, 0xff, 0xff, 0, 0],
+            "more restarts than there are numbers"
+        );
+        assert_eq!(read(3, 600, 2), [3, 4, 0x80, 0, 0, 0], "nobody has written it");
+        for address in [2, 9, 13, 99, 104, 199, 204, 399, 404, 599, 604, 65535] {
             assert_eq!(read(3, address, 1), [0x83, 2], "{address}");
         }
         assert_eq!(
@@ -284,6 +349,28 @@ mod tests {
             assert_eq!(asked(&mut toy, &read_only, request), [request[0] | 0x80, 2]);
         }
         assert_eq!(toy.switched, []);
+    }
+
+    #[test]
+    fn values_are_written_whole_and_all_of_them() {
+        let (mut toy, map) = (Toy::default(), map());
+        let minus = (-23_500_i32).to_be_bytes();
+        let both = [&[16, 2, 88, 0, 4, 8][..], &minus, &[0, 0, 0, 7]].concat();
+        assert_eq!(asked(&mut toy, &map, &both), [16, 2, 88, 0, 4]);
+        assert_eq!(toy.set, [-23_500, 7]);
+        assert_eq!(asked(&mut toy, &map, &[3, 2, 88, 0, 2]), [&[3, 4][..], &minus].concat());
+        for half in [
+            &[6, 2, 88, 0, 1][..],
+            &[16, 2, 88, 0, 1, 2, 0, 1],
+            &[16, 2, 89, 0, 2, 4, 0, 1, 0, 1],
+            &[16, 2, 90, 0, 4, 8, 0, 1, 0, 1, 0, 1, 0, 1],
+            &[22, 2, 88, 0, 0, 0, 1],
+        ] {
+            assert_eq!(asked(&mut toy, &map, half), [half[0] | 0x80, 2], "{half:?}");
+        }
+        let read_only = Map { is_read_only: true, ..map };
+        assert_eq!(asked(&mut toy, &read_only, &both), [0x90, 2]);
+        assert_eq!(toy.set, [-23_500, 7]);
     }
 
     #[test]
