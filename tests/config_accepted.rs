@@ -52,6 +52,7 @@ fn defaults_are_the_documented_ones() {
         run_dir: "/run/multusd".into(),
         log_dir: "/var/log/multusd".into(),
         reload_watch: Millis(30_000),
+        save_counts: Millis(300_000),
         reboot_command: vec!["/sbin/reboot".into()],
         poweroff_command: vec!["/sbin/poweroff".into()],
         lock_memory: false,
@@ -74,7 +75,7 @@ fn defaults_are_the_documented_ones() {
 #[test]
 fn the_daemon_is_configured() {
     let text = "[multusd]\nhostname = pump-7.local\nstate_dir = /data/%(host_node_name)s\nrun_dir=/r\nlog_dir : /l\n\
-                control_group = operators\ncgroup = /sys/fs/cgroup/m\nreload_watch = 5min\n\
+                control_group = operators\ncgroup = /sys/fs/cgroup/m\nreload_watch = 5min\nsave_counts = 1h\n\
                 reboot_command = /sbin/reboot -f\npoweroff_command = /off\nlock_memory = yes\nrealtime_priority = 98";
     let expected = Daemon {
         hostname: Some("pump-7.local".into()),
@@ -84,6 +85,7 @@ fn the_daemon_is_configured() {
         control_group: Some("operators".into()),
         cgroup: Cgroup::Path("/sys/fs/cgroup/m".into()),
         reload_watch: Millis(300_000),
+        save_counts: Millis(3_600_000),
         reboot_command: vec!["/sbin/reboot".into(), "-f".into()],
         poweroff_command: vec!["/off".into()],
         lock_memory: true,

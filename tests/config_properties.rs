@@ -186,6 +186,7 @@ fn section(index: usize, arguments: &[String], pairs: &[(String, String)]) -> St
         "control_group",
         "cgroup",
         "reload_watch",
+        "save_counts",
         "reboot_command",
         "poweroff_command",
         "files",

@@ -360,9 +360,9 @@ fn programs_are_read_and_values_written_that_are_forgotten_with_who_wrote_them()
     // -23.5 and 0.007
     let write = [1, 16, 2, 88, 0, 4, 8, 0xff, 0xff, 0xa4, 0x34, 0, 0, 0, 7];
     assert_eq!(ask(&mut client, &write).unwrap(), [1, 16, 2, 88, 0, 4]);
-    served
-        .instance
-        .await_that("both are there", || known("modbus.speed") != "" && known("modbus.valve") != "");
+    served.instance.await_that("both are there", || {
+        !known("modbus.speed").is_empty() && !known("modbus.valve").is_empty()
+    });
     assert_eq!(ask(&mut client, &[1, 3, 2, 88, 0, 4]).unwrap()[3..], write[7..]);
     served.instance.await_that("nobody stands for them", || known("modbus.speed") == "unknown");
     served.instance.await_that("nor does the server", || {

@@ -49,6 +49,8 @@ pub struct Daemon {
     pub cgroup: Cgroup,
     /// How long a changed configuration is watched for flapping before it counts as good.
     pub reload_watch: Millis,
+    /// After a change of an input, how long until its count is kept.
+    pub save_counts: Millis,
     /// `reboot_command`, split.
     pub reboot_command: Vec<String>,
     /// `poweroff_command`, split.

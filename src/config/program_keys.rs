@@ -26,6 +26,8 @@ pub(super) static DAEMON: &[Key] = &[
         "Use of control groups, version 2. With auto they are used where they are writable; a path names an existing directory to use."),
     key!("reload_watch", Duration(0, |d, v| d.daemon.reload_watch = v), "30s", "30s",
         "After a reload the programs are watched for this long; if one flaps, the former configuration is taken back.").web(),
+    key!("save_counts", Duration(1000, |d, v| d.daemon.save_counts = v), "5min", "1h",
+        "How often each input has changed is kept in state_dir so long after a change, and at the end; a power cut takes what came later."),
     key!("reboot_command", Command(|d, v| d.daemon.reboot_command = v), "/sbin/reboot", "/sbin/reboot -f",
         "What reboots the machine when `multusctl reboot` is due and everything is down. An absolute path. Should it fail, the kernel is asked."),
     key!("poweroff_command", Command(|d, v| d.daemon.poweroff_command = v), "/sbin/poweroff", "/sbin/poweroff -f",

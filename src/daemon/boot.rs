@@ -219,6 +219,7 @@ impl Daemon {
             board: None,
             values: None,
             outputs_moved: false,
+            counts: Default::default(),
             sought: None,
             seeks: 0,
             watch: super::watchdog::Watch::default(),

@@ -1,7 +1,5 @@
-//! Why the machine booted: the last boots, how each ended and why, kept in `state_dir`. In one file of two slots, each
-//! with a checksum, of which a write replaces the older: a power cut at any instruction leaves the other one whole,
-//! and a full card has room for it. Read and written by a job only; what it found is in memory that a successor has
-//! too. Nothing is decided by it.
+//! Why the machine booted: the last boots, how each ended and why, kept in `state_dir`, in a file of two slots. Read and
+//! written by a job only; what it found is in memory that a successor has too. Nothing is decided by it.
 
 use std::path::Path;
 use std::sync::atomic::Ordering::SeqCst;
@@ -14,27 +12,21 @@ use crate::sys::{SysError, describe, file, poll, process};
 
 use super::Daemon;
 use super::jobs::Job;
-use super::spec::digest;
 use super::table::write_cut;
+use super::two_slots::{self, DAMAGED, FAILED, SLOT_BYTES, Slot};
 
 /// Its name in `state_dir`.
 const NAME: &str = "boots";
 /// What this version writes; another's is not read.
 const FORMAT: u8 = 1;
-/// A slot: a block of every file system's, so that writing one touches no other. All boots fit (tested).
-const SLOT_BYTES: usize = 4096;
 /// What tells one boot from another.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Besides the numbers that `shutdown` has for a reboot and for power off: multusd was ended.
 const QUIT: u8 = 3;
 
-/// What the job tells by its exit code: it could not be kept, and `answer` says why; …
-const FAILED: i32 = 1;
-/// … the boot was not known yet; …
+/// What the job tells by its exit code besides: the boot was not known yet.
 const NEW: i32 = 2;
-/// … what was there was damaged.
-const DAMAGED: i32 = 4;
 
 /// One boot.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -86,28 +78,20 @@ impl Boots {
 }
 
 impl Ledger {
-    fn slot(&mut self) -> [u8; SLOT_BYTES] {
-        let mut slot = [0; SLOT_BYTES];
-        let (sum, rest) = slot.split_at_mut(8);
+    fn slot(&mut self) -> Slot {
         self.format = FORMAT;
-        // Fits.
-        let _ = packed::write(self, rest);
-        sum.copy_from_slice(&digest(rest).to_le_bytes());
-        slot
+        two_slots::seal(self)
     }
 
     /// `None`: it is not whole.
     fn of(slot: &[u8]) -> Option<Ledger> {
-        let (sum, rest) = slot.split_first_chunk::<8>().filter(|_| slot.len() == SLOT_BYTES)?;
-        let ledger = packed::read::<Ledger>(rest).filter(|_| u64::from_le_bytes(*sum) == digest(rest))?.0;
-        (ledger.format == FORMAT).then_some(ledger)
+        Some(packed::read::<Ledger>(two_slots::open(slot, FORMAT)?)?.0)
     }
 
     /// The newer one that is whole, and its place.
     fn newest(file: &[u8]) -> Option<(usize, Ledger)> {
-        let slots = file.chunks(SLOT_BYTES).enumerate();
-        let whole = slots.filter_map(|(place, slot)| Some((place, Ledger::of(slot)?)));
-        whole.max_by_key(|(_, ledger)| ledger.written)
+        let (place, _) = two_slots::newest(file, FORMAT)?;
+        Some((place, Ledger::of(file.chunks(SLOT_BYTES).nth(place)?)?))
     }
 
     /// Notes what is known in this boot; true: it was not known yet.
@@ -169,15 +153,9 @@ impl Entry {
 }
 
 /// Reads what is kept, notes what is known, and keeps that where it is news: the newest slot, and the exit code.
-fn keep(directory: &Path, id: &str, mark: &Mark) -> ([u8; SLOT_BYTES], i32, i32) {
+fn keep(directory: &Path, id: &str, mark: &Mark) -> (Slot, i32, i32) {
     let path = directory.join(NAME);
-    let read = file::make_directory(directory, 0o755).and_then(|()| file::read_own(&path, 2 * SLOT_BYTES));
-    let (bytes, mut code, mut errno) = match read {
-        Ok(bytes) => (bytes, 0, 0),
-        Err(SysError { errno: libc::ENOENT, .. }) => (Vec::new(), 0, 0),
-        Err(SysError { errno: libc::EFBIG, .. }) => (Vec::new(), DAMAGED, 0),
-        Err(error) => (Vec::new(), FAILED, error.errno),
-    };
+    let (bytes, mut code, mut errno) = two_slots::read(&path);
     let newest = Ledger::newest(&bytes);
     if newest.is_none() && !bytes.is_empty() {
         code |= DAMAGED;
@@ -192,13 +170,7 @@ fn keep(directory: &Path, id: &str, mark: &Mark) -> ([u8; SLOT_BYTES], i32, i32)
     if slot != before && code & FAILED == 0 {
         ledger.written += 1;
         slot = ledger.slot();
-        let kept = match place {
-            // Over the older one.
-            Some(place) if bytes.len() == 2 * SLOT_BYTES => {
-                file::overwrite_own(&path, &slot, (1 - place) * SLOT_BYTES)
-            }
-            _ => file::replace(&path, &[slot, [0; SLOT_BYTES]].concat()),
-        };
+        let kept = two_slots::write(&path, &bytes, place, &slot);
         if let Err(error) = kept {
             code |= FAILED;
             errno = error.errno;
@@ -315,6 +287,7 @@ impl Daemon {
 
 #[cfg(test)]
 mod tests {
+    use super::super::spec::digest;
     use super::*;
 
     fn mark(order: u8, cause: u32, withheld: &str) -> Mark {

@@ -13,6 +13,7 @@ use crate::sys::poll::{self, Interest};
 use crate::sys::{SysError, clock};
 use crate::time::{Instant, Millis};
 
+use super::counts;
 use super::lines::{self, Spot};
 use super::report::name;
 use super::spec::digest;
@@ -36,6 +37,16 @@ pub struct Input {
 }
 
 impl Input {
+    /// The number of its slot.
+    pub fn slot(&self) -> usize {
+        self.slot
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
     /// The line, while it has not been found.
     pub fn sought(&self) -> Option<&config::Line> {
         self.config.line.as_ref().filter(|_| self.spot.is_none())
@@ -60,12 +71,18 @@ impl Daemon {
             return say!("no inputs: {error}");
         }
         let (page, board) = (self.page, self.board);
+        let mut carried = Vec::new();
         for (index, slot) in page.inputs.iter().enumerate() {
             let known = slot.digest.load(SeqCst);
             if known != 0 && !configs.iter().any(|config| identity(config) == known) {
                 self.unwatch_input(index);
                 slot.digest.store(0, SeqCst);
-                board.iter().for_each(|board| board.publish(index, "", false, Published::default()));
+                if let Some(board) = board {
+                    // One that only is requested in another way goes on counting.
+                    let goes_on = configs.iter().find(|config| board.is_of(index, &config.name));
+                    carried.extend(goes_on.map(|config| (config.clone(), board.published(index).edges)));
+                    board.publish(index, "", false, Published::default());
+                }
             }
         }
         for (config, spot) in configs.into_iter().zip(self.in_force.inputs.clone()) {
@@ -73,11 +90,18 @@ impl Daemon {
             let at = |digest| page.inputs.iter().position(|slot| slot.digest.load(SeqCst) == digest);
             // There are as many slots as inputs may be configured.
             let Some(slot) = at(known).or_else(|| at(0)) else { continue };
-            page.inputs[slot].digest.store(known, SeqCst);
+            if page.inputs[slot].digest.swap(known, SeqCst) == 0 {
+                let edges =
+                    carried.iter().find(|(carried, _)| carried.name == config.name).map(|(_, edges)| *edges);
+                page.inputs[slot].restored.store(edges.is_some().into(), SeqCst);
+                let said = Published { edges: edges.unwrap_or(0), ..Published::default() };
+                board.iter().for_each(|board| board.publish(slot, &config.name, config.active_low, said));
+            }
             let wire = config.line.as_ref().map(lines::words).unwrap_or_default();
             self.inputs.push(Input { slot, config, wire, spot, why: None });
         }
         self.take_inputs();
+        self.adopt_counts();
     }
 
     /// What a former supervisor had requested.
@@ -106,6 +130,9 @@ impl Daemon {
                 (Some(_), _) => Ok(()),
                 (None, None) => Err(SysError { operation: "GPIO chip", errno: libc::ENODEV }),
                 (None, Some(spot)) => request(config, spot).map(|line| {
+                    // The kernel begins anew.
+                    let so_far = self.board.map_or(0, |board| board.published(input.slot).edges);
+                    slot.base.store(so_far, SeqCst);
                     self.watch(std::os::fd::AsFd::as_fd(&line), Token::Input(input.slot), Interest::Read);
                     slot.keep(Some(line));
                 }),
@@ -130,6 +157,14 @@ impl Daemon {
         }
     }
 
+    /// So many more than was thought.
+    pub(super) fn add_edges(&self, index: usize, more: u64) {
+        if let Some(mut said) = self.board.map(|board| board.published(self.inputs[index].slot)) {
+            said.edges = said.edges.wrapping_add(more);
+            self.publish_input(index, said);
+        }
+    }
+
     fn publish_input(&self, index: usize, said: Published) {
         let input = &self.inputs[index];
         if let Some(board) = self.board {
@@ -147,7 +182,11 @@ impl Daemon {
         match gpio::take_edges(poll::borrow(line)) {
             Some(edge) => {
                 let high = Some(edge.value != self.inputs[index].config.active_low);
-                self.publish_input(index, Published { high, edges: edge.count.into(), at_ns: edge.at_ns });
+                let so_far = self.board.map_or(0, |board| board.published(slot).edges);
+                let base = self.page.inputs[slot].base.load(SeqCst);
+                let edges = counts::total(so_far, base, edge.count);
+                self.publish_input(index, Published { high, edges, at_ns: edge.at_ns });
+                self.note_edge();
             }
             // Its chip is gone; where it comes back is looked up.
             None => {

@@ -31,6 +31,8 @@ pub enum Job {
     Temperature,
     /// Keeps why the machine booted.
     Boots,
+    /// Keeps how often inputs have changed.
+    Counts,
 }
 
 /// How to find every process of a program.

@@ -17,6 +17,7 @@ mod changes;
 mod check;
 mod clients;
 mod control;
+mod counts;
 mod environment;
 mod files;
 mod guarantees;
@@ -40,6 +41,7 @@ mod spec;
 mod system;
 mod table;
 mod temperature;
+mod two_slots;
 mod values;
 mod watchdog;
 
@@ -183,6 +185,8 @@ struct Daemon {
     values: Option<Values>,
     /// Where inputs are published.
     board: Option<Board>,
+    /// What is to be kept of inputs.
+    counts: counts::Counts,
     /// The level of an output may be another than what is published.
     outputs_moved: bool,
     /// A line that is being looked for, and how many were.
@@ -237,6 +241,7 @@ impl Daemon {
                 self.pulse_deadline(),
                 self.temperature_deadline(),
                 self.log_deadline(),
+                self.counts_deadline(),
             ];
             // A timer that cannot be armed is a lost deadline: the next event comes anyway, and
             // the kernel does not refuse what it granted at the start.
@@ -409,6 +414,7 @@ impl Daemon {
         }
         self.start_verifying();
         self.tend_boots();
+        self.tend_counts();
     }
 
     fn observe(&mut self, event: Event) {

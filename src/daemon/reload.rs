@@ -137,6 +137,7 @@ impl Daemon {
             Job::Load => self.finish_reload(code),
             Job::Temperature => {}
             Job::Boots => self.boots_were_kept(code),
+            Job::Counts => self.counts_were_kept(code),
             Job::Find => self.take_found_line(code),
             Job::Verify => self.finish_verifying(code == 0),
             Job::Save if code == 0 => {}

@@ -120,6 +120,7 @@ impl Daemon {
         self.end.patience = Some(clock::now() + LAST_WORDS);
         self.leave_outputs_safe();
         self.note_order();
+        self.tend_counts();
     }
 
     pub(super) fn check_shutdown(&mut self) {
@@ -131,8 +132,10 @@ impl Daemon {
             self.give_up_stopping();
         }
         let Some(until) = self.end.patience else { return };
-        let busy =
-            self.page.job(Job::Save as usize).is_alive() || self.outputs_are_busy() || self.boots_are_busy();
+        let busy = self.page.job(Job::Save as usize).is_alive()
+            || self.outputs_are_busy()
+            || self.boots_are_busy()
+            || self.counts_are_busy();
         if self.end.asked == Asked::Nobody && busy && now < until {
             return;
         }

@@ -27,6 +27,10 @@ pub struct InputSlot {
     descriptor: AtomicI32,
     /// Tells what it was requested as; 0: the slot is free.
     pub digest: AtomicU64,
+    /// Edges before the line was requested (this time).
+    pub base: AtomicU64,
+    /// 1: what was kept before this life of multusd is part of it.
+    pub restored: AtomicU32,
 }
 
 impl InputSlot {

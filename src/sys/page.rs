@@ -18,7 +18,7 @@ use crate::limits::{CHILD_COUNT_MAX, INPUT_COUNT_MAX, OUTPUT_COUNT_MAX, WATCHDOG
 pub use super::slot::{ExitRecord, KEPT_PER_PROGRAM, KeepForProgram, SAVED_WORDS_MAX, Slot};
 
 /// Jobs of the daemon's own that run beside the programs' (see `daemon::jobs`).
-pub const OWN_JOB_COUNT: usize = 6;
+pub const OWN_JOB_COUNT: usize = 7;
 
 /// All slots: programs, their hooks (one each), own jobs.
 pub const SLOT_COUNT: usize = 2 * CHILD_COUNT_MAX + OWN_JOB_COUNT;
@@ -66,6 +66,8 @@ pub enum Keep {
     ValuesRead,
     /// eventfd by which bundled children hear that something was published.
     Changes,
+    /// What was kept of the inputs' edges, a memory file: see `daemon::counts`.
+    Counts,
     /// Number of the above.
     Count,
 }
