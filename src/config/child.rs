@@ -124,12 +124,16 @@ pub(super) fn with_outputs(blocks: &mut Vec<Block>, report: &mut Report) {
     for index in 0..blocks.len() {
         let block = &blocks[index];
         let Section::Child(child) = block.section else { continue };
-        let entries: Vec<Entry> =
+        let mut entries: Vec<Entry> =
             block.entries.iter().filter(|entry| is_of_output(entry.key)).map(Entry::again).collect();
         if entries.is_empty() {
             continue;
         }
         let (name, place) = (process_name(child, &block.name), block.place);
+        // What it drives is a lamp or the like: dark, whatever voltage that is.
+        if let Some(key) = keys::find(Section::Output, "safe").filter(|_| block.entry("safe").is_none()) {
+            entries.push(Entry { key, place, value: "off".into(), damaged: false });
+        }
         let is_same = |other: &&Block| other.section == Section::Output && other.name == name;
         if let Some(other) = blocks.iter().find(is_same) {
             let first = report.refer(other.place, place);

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::config;
 use crate::packed;
-use crate::sys::page::Slot;
+use crate::sys::page::{OWN_JOB_COUNT, Slot};
 use crate::sys::proc::{MARKER, Quarry};
 use crate::sys::users::Accounts;
 use crate::sys::{cgroup, file, proc, tcp};
@@ -33,6 +33,12 @@ pub enum Job {
     Boots,
     /// Keeps how often inputs have changed.
     Counts,
+}
+
+impl Job {
+    /// All of them.
+    pub const ALL: [Job; OWN_JOB_COUNT] =
+        [Job::Load, Job::Save, Job::Find, Job::Verify, Job::Temperature, Job::Boots, Job::Counts];
 }
 
 /// How to find every process of a program.

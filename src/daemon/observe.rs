@@ -37,7 +37,7 @@ impl Daemon {
                 self.take_hook_exit(child);
             }
         }
-        for job in [Job::Load, Job::Save, Job::Find, Job::Verify, Job::Temperature, Job::Boots] {
+        for job in Job::ALL {
             self.take_job_exit(job);
         }
         self.page.exits_seen.store(written, SeqCst);

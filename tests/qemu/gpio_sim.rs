@@ -28,6 +28,11 @@ impl Guest {
         SimChip { name: name.into(), folder: format!("/sys/devices/platform/{device}/{name}") }
     }
 
+    /// The files of a line: what pulls it, and what it is at.
+    pub fn sim_files(&self, chip: &SimChip, line: u32) -> [String; 2] {
+        ["pull", "value"].map(|file| format!("{}/sim_gpio{line}/{file}", chip.folder))
+    }
+
     /// Pulls a line of the chip up or down: what an input reads, with an edge when it changes.
     pub fn pull(&mut self, chip: &SimChip, line: u32, up: bool) {
         let direction = if up { "pull-up" } else { "pull-down" };

@@ -4,6 +4,7 @@
 
 mod boot;
 mod cache;
+mod children;
 mod cpio;
 mod ending;
 mod gpio_sim;

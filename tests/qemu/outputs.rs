@@ -11,10 +11,11 @@ use super::shipped::{CTL, await_in, equipped, equipped_from, supervise};
 /// The line of the output; from outside, line 5 of the PL061.
 const RELAY: &str = "[output:relay]\ngpio = 9030000.pl061:5\n";
 
-/// guest/owner.c for the guest.
-fn owner() -> PathBuf {
-    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("owner-{}", std::process::id()));
-    let compiled = Command::new("aarch64-linux-gnu-gcc")
+/// A program of `guest/` for the guest.
+fn compiled(name: &str) -> PathBuf {
+    let source = format!("{}/tests/qemu/guest/{name}.c", env!("CARGO_MANIFEST_DIR"));
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+    let status = Command::new("aarch64-linux-gnu-gcc")
         .args([
             "-O1",
             "-Wall",
@@ -29,9 +30,9 @@ fn owner() -> PathBuf {
         .args(["-idirafter", "/usr/include", "-idirafter", "/usr/include/x86_64-linux-gnu"])
         .args(["-idirafter", "/usr/include/aarch64-linux-gnu", "-o"])
         .arg(&program)
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/qemu/guest/owner.c"))
+        .arg(source)
         .status();
-    assert!(compiled.is_ok_and(|status| status.success()), "gcc-aarch64-linux-gnu is needed");
+    assert!(status.is_ok_and(|status| status.success()), "gcc-aarch64-linux-gnu is needed");
     program
 }
 
@@ -40,10 +41,15 @@ fn with_owner(name: &str) -> Guest {
 }
 
 pub fn with_owner_in(mut guest: Guest) -> Guest {
-    let program = owner();
-    guest.put(&program, "/bin/owner");
-    std::fs::remove_file(program).expect("the compiled program");
+    put_compiled(&mut guest, "owner");
     guest
+}
+
+/// Puts `guest/NAME.c` at `/bin/NAME`.
+pub fn put_compiled(guest: &mut Guest, name: &str) {
+    let program = compiled(name);
+    guest.put(&program, &format!("/bin/{name}"));
+    std::fs::remove_file(program).expect("the compiled program");
 }
 
 fn program(what: &str) -> String {
