@@ -2,7 +2,7 @@
 
 mod life;
 pub mod log;
-mod modbus;
+pub mod modbus;
 mod status_led;
 mod template;
 

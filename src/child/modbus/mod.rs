@@ -1,10 +1,10 @@
 //! `[modbus]`: a Modbus server over TCP and a serial line, for inputs, outputs and values.
 
-mod frame;
+pub mod frame;
 mod keys;
 mod line;
-mod map;
-mod pdu;
+pub mod map;
+pub mod pdu;
 
 use core::net::Ipv6Addr;
 use std::os::fd::AsFd;
