@@ -76,12 +76,13 @@ bloat: ## What each part of the aarch64 executable costs.
 cross: ## The executables by way of `cross`, for machines that are not Debian's.
 	@release/cross
 
-bench: ## multusd beside runit, s6, daemontools and supervisord, and the kernel's floor; hangs, heartbeats, bad clients, lines, logs; 20 minutes.
-	@scripts/need bench $(RUST) $(PEERS) strace $(RELEASE) $(QEMU)
+bench: ## multusd beside runit, s6, daemontools and supervisord, and the kernel's floor; hangs, heartbeats, bad clients, Modbus, lines, logs; 20 minutes.
+	@scripts/need bench $(RUST) $(PEERS) strace deb:python3-venv $(RELEASE) $(QEMU)
 	cargo build --release
 	@bench/run
 	@bench/beats
 	@bench/control
+	@bench/modbus
 	@release/build aarch64
 	@bench/gpio
 	@release/build x86_64
