@@ -30,7 +30,7 @@ static KEYS: &[Key] = &[
         word(),
         "(none)",
         "reach.lan",
-        "Value that is not 0 while there is a network (see `multusctl values`); none: it is taken to be there."
+        "Value that is not 0 while there is a network (see `multusctl values`), or input that is on; none: it is taken to be there."
     ),
     key!("vpn", word(), "(none)", "openvpn.up", "The same for the VPN."),
     key!(
@@ -179,7 +179,11 @@ fn serve(life: &mut Life, settings: &Settings) -> Result<(), SysError> {
     let mut shown = None;
     life.changes(CHANGES)?;
     loop {
-        let is = |name: &str| life.multusd.value(name).map(|milli| milli != 0);
+        let is = |name: &str| match life.multusd.published(name) {
+            Some(value) => value.now(clock::now()).map(|milli| milli != 0),
+            // An input may say it as well: a switch for service, say.
+            None => life.multusd.input(name)?.on,
+        };
         let asked = |name: &str| (!name.is_empty()).then(|| is(name));
         let seen = Seen {
             network: asked(network),
