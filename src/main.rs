@@ -24,7 +24,7 @@ fn run(arguments: Vec<OsString>) -> u8 {
         return (applet.run)(&mut arguments);
     }
     if let Some(child) = arguments.peek().and_then(|word| applets::child(word)) {
-        return child::run(child);
+        return child::run(child, arguments.nth(1).is_some());
     }
     match ctl::daemon_call(arguments, &CONFIG_PATHS, &applets::described()) {
         ctl::DaemonCall::Run { config, run_dir } => {

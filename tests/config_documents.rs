@@ -59,6 +59,11 @@ fn every_line_of_the_sample_can_be_switched_on() {
                     "[output:NAME]" if of_path => "path = /x\n",
                     // Children that have something to drive.
                     header if header.starts_with("[template") => "outputs = x\n",
+                    header if header.starts_with("[io") => match key {
+                        key if key.starts_with("chip") => "",
+                        key if key.starts_with("ch") => "chip = pcf8574\n",
+                        _ => "chip = lm75\n",
+                    },
                     "[status-led]" => "gpio = 21\n",
                     "[watchdog]" if key.starts_with("enable") || key.starts_with("pulse") => "gpio = 2\n",
                     _ => "",

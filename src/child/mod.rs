@@ -1,5 +1,6 @@
 //! THE BUNDLED CHILDREN: processes of our own image that are supervised like any program. They do not know each other.
 
+mod io;
 mod life;
 pub mod log;
 pub mod modbus;
@@ -13,7 +14,7 @@ use crate::packed;
 use crate::sys::{console, file, poll, socket};
 
 /// Those that have a section of their own: one row each, in the order of the documentation.
-pub static CHILDREN: &[Child] = &[status_led::CHILD, modbus::CHILD, template::CHILD];
+pub static CHILDREN: &[Child] = &[status_led::CHILD, modbus::CHILD, io::CHILD, template::CHILD];
 
 /// How each is supervised unless its row says otherwise: it says when it serves, beats without a system call, has nothing
 /// that root has, and is back at once when it fails.
@@ -27,11 +28,11 @@ use supervised;
 /// The same of those that need no capability.
 const SUPERVISED: &str = concat!(supervised!(), "capabilities = none\n");
 
-/// Runs one of them; its section is descriptor 0.
-pub fn run(child: &'static Child) -> u8 {
+/// Runs one of them; its section is descriptor 0. `is_over`: it has ended, and this leaves safe what it drove.
+pub fn run(child: &'static Child, is_over: bool) -> u8 {
     let bytes = file::read_memory(poll::borrow(0)).unwrap_or_default();
     match packed::from_bytes::<Settings>(&bytes).filter(|settings| settings.word == child.word) {
-        Some(settings) => (child.run)(&settings),
+        Some(settings) => (child.run)(&Settings { is_over, ..settings }),
         None => {
             console::complain(&["multusd ", child.word, ": only multusd runs this"].concat());
             2

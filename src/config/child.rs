@@ -84,8 +84,10 @@ pub struct Settings {
     pub inputs: Vec<String>,
     /// Keys that the section has.
     pub settings: Vec<Setting>,
+    /// Its process has ended, and what it drove is to be made safe. The section has nothing of it.
+    pub is_over: bool,
 }
-packed!(Settings { word, instance, outputs, inputs, settings });
+packed!(Settings { word, instance, outputs, inputs, settings, is_over });
 
 impl Settings {
     /// The value of a key, or its default's; empty where it has neither.
@@ -103,10 +105,13 @@ const ITS_OWN: &str = " command process_name numprocs numprocs_start type pidfil
     heartbeat_port stopsignal stopasgroup killasgroup stop_command stop_command_timeout reload reload_timeout capabilities \
     no_new_privs ";
 
-/// Whether a key of a program may stand in the section of a child, too.
-pub(super) fn is_shared(key: &Key) -> bool {
+/// Whether a key of a program may stand in the section of a child, too. Not where the child itself needs it to be safe.
+pub(super) fn is_shared(child: &Child, key: &Key) -> bool {
     let name = [" ", key.name(), " "].concat();
-    super::words::find(ITS_OWN, &name).is_none() && !matches!(key.kind, Kind::NoEffect)
+    let own = ["\n", key.name(), " = multusd "].concat();
+    super::words::find(ITS_OWN, &name).is_none()
+        && super::words::find(child.program, &own).is_none()
+        && !matches!(key.kind, Kind::NoEffect)
 }
 
 /// Keys of an output that a child's section may have.

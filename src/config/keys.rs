@@ -410,7 +410,7 @@ pub(super) fn of(section: Section) -> impl Iterator<Item = &'static Key> {
     };
     let has = move |group: &Group, key: &Key| match section {
         Section::Child(child) => match group.section {
-            Section::Program => child::is_shared(key),
+            Section::Program => child::is_shared(child, key),
             Section::Output => child.drives && child::is_of_output(key),
             _ => false,
         },

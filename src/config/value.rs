@@ -220,6 +220,15 @@ pub fn thousandths(text: &str) -> Option<i64> {
     Some(if negative { -value } else { value })
 }
 
+/// Thousandths as people write them: `-23.5`.
+pub fn milli_text(milli: i64) -> String {
+    let (whole, rest) = (milli.unsigned_abs() / 1000, milli.unsigned_abs() % 1000);
+    let fraction = (1000 + rest).to_string();
+    let fraction = fraction[1..].trim_end_matches('0');
+    let point = if fraction.is_empty() { "" } else { "." };
+    [if milli < 0 { "-" } else { "" }, &whole.to_string(), point, fraction].concat()
+}
+
 /// Exit codes, separated by commas.
 pub(super) fn exit_codes(text: &str) -> Result<Vec<u8>, Wrong> {
     text.split(',').map(|code| number(code.trim(), 0, 255).map(|code| code as u8)).collect()
@@ -309,5 +318,15 @@ mod tests {
         assert_eq!(octal("8"), Err(Wrong::Kind));
         assert_eq!(exit_codes("0, 2"), Ok(vec![0, 2]));
         assert_eq!(exit_codes("0,,2"), Err(Wrong::Kind));
+    }
+
+    #[test]
+    fn thousandths_are_written_without_zeros_that_say_nothing() {
+        for (milli, text) in
+            [(0, "0"), (1000, "1"), (-23_500, "-23.5"), (5, "0.005"), (-5, "-0.005"), (100_020, "100.02")]
+        {
+            assert_eq!(milli_text(milli), text);
+        }
+        assert_eq!(milli_text(i64::MIN), "-9223372036854775.808");
     }
 }

@@ -299,7 +299,7 @@ pub fn values(values: &[ValueStatus]) -> String {
     for value in values {
         json.open("", '{');
         json.text("name", &value.name);
-        json.word("value", &value.milli.map_or("null".into(), super::values::number));
+        json.word("value", &value.milli.map_or("null".into(), crate::config::milli_text));
         json.word("raw", &value.raw.to_string());
         json.text("unit", &value.unit);
         json.number("age_ms", value.age_ms);

@@ -2,6 +2,7 @@
 
 use super::daemon::{Daemon, unexpected};
 use super::{Call, Exit, Outcome, fail, json, lines, orders, print, words};
+use crate::config::milli_text;
 use crate::protocol::{Reply, Request, ValueStatus};
 use crate::time::Millis;
 
@@ -20,7 +21,7 @@ pub fn values(call: &Call) -> Outcome {
         return print(&json::values(&all));
     }
     let rows = all.iter().map(|value| {
-        let known = value.milli.map_or("unknown".to_string(), number);
+        let known = value.milli.map_or("unknown".to_string(), milli_text);
         [
             words::clean(&value.name),
             [&known, " ", &words::clean(&value.unit)].concat().trim_end().to_string(),
@@ -32,15 +33,6 @@ pub fn values(call: &Call) -> Outcome {
     });
     let head = ["NAME", "VALUE", "RAW", "AGE", "", ""].map(str::to_string);
     print(&lines::grid([head].into_iter().chain(rows).collect()))
-}
-
-/// Thousandths as people write them: `-23.5`.
-pub fn number(milli: i64) -> String {
-    let (whole, rest) = (milli.unsigned_abs() / 1000, milli.unsigned_abs() % 1000);
-    let fraction = (1000 + rest).to_string();
-    let fraction = fraction[1..].trim_end_matches('0');
-    let point = if fraction.is_empty() { "" } else { "." };
-    [if milli < 0 { "-" } else { "" }, &whole.to_string(), point, fraction].concat()
 }
 
 /// `publish NAME=VALUE`
@@ -58,19 +50,4 @@ pub fn publish(call: &Call) -> Outcome {
     }
     let Ok(text) = text.as_str().try_into() else { return fail(Exit::Usage, "this is too long") };
     orders::plain(&mut Daemon::connect(call)?, &mut Request::Publish { text })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::number;
-
-    #[test]
-    fn thousandths_are_written_without_zeros_that_say_nothing() {
-        for (milli, text) in
-            [(0, "0"), (1000, "1"), (-23_500, "-23.5"), (5, "0.005"), (-5, "-0.005"), (100_020, "100.02")]
-        {
-            assert_eq!(number(milli), text);
-        }
-        assert_eq!(number(i64::MIN), "-9223372036854775.808");
-    }
 }

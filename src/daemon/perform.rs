@@ -386,6 +386,8 @@ impl Daemon {
         }
         if let Some(recipe) = kind.and_then(|kind| entry.hooks[kind as usize].as_ref()) {
             let mut standard = streams(entry, main, null);
+            // A child that is over finds its section where it had it.
+            standard[0] = entry.settings.as_ref().map_or(null, AsRawFd::as_raw_fd);
             if let (Beside::Hook(Hook::Check), Some(text)) = (task, main.kept(KeepForProgram::CheckText)) {
                 file::blank(poll::borrow(text));
                 standard = [null, text, text];

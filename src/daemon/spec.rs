@@ -319,7 +319,7 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
         })
     };
     let (stdout, stderr) = (log(&program.stdout, "stdout"), log(&program.stderr, "stderr"));
-    let hook = |hook: &Option<HookCommand>| hook.as_ref().map(|hook| command(&hook.command, &path));
+    let hook = |hook: &Option<HookCommand>| hook.as_ref().map(|hook| hook_command(program, hook, &path));
     let (ready_check, ready_descriptor) = match &program.ready {
         ProgramReady::Check { check, .. } => (Some(command(&check.command, &path)), None),
         ProgramReady::Descriptor(number) => (None, Some(*number)),
@@ -463,6 +463,16 @@ fn command(words: &[String], path: &str) -> Command {
         path.split(':').filter(|part| !part.is_empty()).map(|part| format!("{part}/{program}")).collect()
     };
     Command { paths, words: words.to_vec() }
+}
+
+/// A command besides the program's own. Of a bundled child: itself, once more, when it is over.
+fn hook_command(program: &Program, hook: &HookCommand, path: &str) -> Command {
+    match &program.child {
+        Some(child) if hook.command.first().is_some_and(|word| word == "multusd") => {
+            own_image(&child.word, Some("over"))
+        }
+        _ => command(&hook.command, path),
+    }
 }
 
 /// A check that needs no program is asked by ourselves, in a process of its own.

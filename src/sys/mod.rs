@@ -2,6 +2,7 @@
 //! offering a safe interface. Decides nothing.
 #![allow(unsafe_code)]
 
+pub mod bus;
 pub mod cgroup;
 pub mod clock;
 pub mod console;
