@@ -10,7 +10,7 @@ use crate::client::{Multusd, Output};
 use crate::config::{Driven, Settings};
 use crate::sys::poll::{Interest, Poller, READY_COUNT_MAX};
 use crate::sys::signal::{self, TermSignal};
-use crate::sys::{SysError, clock, console, file, gpio, process};
+use crate::sys::{SysError, clock, console, file, gpio, memory, process};
 use crate::time::{Instant, Millis};
 
 const TERM: u64 = u64::MAX - 1;
@@ -26,6 +26,7 @@ pub struct Life {
     _term: TermSignal,
     pace: Option<Millis>,
     next_beat: Instant,
+    has_begun: bool,
     switched: Switched,
 }
 
@@ -116,7 +117,7 @@ impl Life {
         // A third of what is allowed: one that is late is made up for by the next.
         let pace = multusd.limit().map(|limit| Millis((limit.0 / 3).max(1)));
         let switched = Switched::default();
-        Ok(Life { multusd, poller, _term: term, pace, next_beat: Instant(0), switched })
+        Ok(Life { multusd, poller, _term: term, pace, next_beat: Instant(0), has_begun: false, switched })
     }
 
     /// From now on `wait` says when this can be read from, by this token (small ones are the child's).
@@ -159,6 +160,10 @@ impl Life {
 
     /// Waits until something can be read, until then, or until a beat is due, which it gives. None: it is to end.
     pub fn wait(&mut self, deadline: Option<Instant>) -> Result<Option<Events>, SysError> {
+        if !std::mem::replace(&mut self.has_begun, true) {
+            // Its section is read: what only that took counts as its own no longer.
+            memory::give_back();
+        }
         let beat = self.pace.map(|_| self.next_beat);
         let again = self.tell();
         self.poller.arm([deadline, beat, again].into_iter().flatten().min())?;
