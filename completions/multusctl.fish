@@ -108,8 +108,12 @@ complete -c multusctl -n 'not __multusctl_command' -a check -d 'Reads a configur
 complete -c multusctl -n '__multusctl_command check' -F
 complete -c multusctl -n 'not __multusctl_command' -a new -d 'Writes a program for multusd to begin with, its section and a test that breaks it, into the directory NAME'
 complete -c multusctl -n '__multusctl_command new' -l lang -x -d 'rust, c, python or sh'
+complete -c multusctl -n 'not __multusctl_command' -a key -d 'Makes a key that this machine shares with another, in /etc/multusd/keys'
+complete -c multusctl -n '__multusctl_command key' -l show -d 'print the key, to be brought to the other machine'
+complete -c multusctl -n '__multusctl_command key' -l set -d 'take the key from standard input instead of making one'
+complete -c multusctl -n '__multusctl_command key' -l force -d 'replace the key that is there'
 complete -c multusctl -n 'not __multusctl_command' -a help -d 'Explains a command or a configuration key; needs no daemon'
-complete -c multusctl -n '__multusctl_command help' -a 'status start stop restart once pause cont signal reload log events inputs outputs beat watchdog values publish reasons reboot poweroff quit check new help version completion keys'
+complete -c multusctl -n '__multusctl_command help' -a 'status start stop restart once pause cont signal reload log events inputs outputs beat watchdog values publish reasons reboot poweroff quit check new key help version completion keys'
 complete -c multusctl -n 'not __multusctl_command' -a version -d 'Shows the version; needs no daemon'
 complete -c multusctl -n 'not __multusctl_command' -a completion -d 'Writes the completion script for a shell; needs no daemon'
 complete -c multusctl -n '__multusctl_command completion' -a 'bash zsh fish'

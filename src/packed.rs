@@ -53,6 +53,13 @@ pub fn from_bytes<T: Packed + Default>(bytes: &[u8]) -> Option<T> {
     read(bytes).filter(|(_, rest)| rest.is_empty()).map(|(value, _)| value)
 }
 
+/// FNV-1a, 64 bit: nobody attacks it, it only has to notice an edit or a torn write.
+pub fn digest(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
 impl<'a> Packer<'a> {
     /// Whether values are filled in.
     pub fn reads(&self) -> bool {

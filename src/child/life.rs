@@ -153,6 +153,11 @@ impl Life {
         None
     }
 
+    /// The same of a connection that is being made, too: it is said when that is done, and once when something more comes.
+    pub fn watch_edges(&self, descriptor: BorrowedFd, token: u64) -> Result<(), SysError> {
+        self.poller.add(descriptor, token, Interest::Edges)
+    }
+
     /// No more.
     pub fn forget(&self, descriptor: BorrowedFd) {
         self.poller.remove(descriptor);

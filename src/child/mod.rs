@@ -1,5 +1,6 @@
 //! THE BUNDLED CHILDREN: processes of our own image that are supervised like any program. They do not know each other.
 
+pub mod dido;
 mod io;
 mod life;
 pub mod log;
@@ -14,7 +15,7 @@ use crate::packed;
 use crate::sys::{console, file, poll, socket};
 
 /// Those that have a section of their own: one row each, in the order of the documentation.
-pub static CHILDREN: &[Child] = &[status_led::CHILD, modbus::CHILD, io::CHILD, template::CHILD];
+pub static CHILDREN: &[Child] = &[status_led::CHILD, modbus::CHILD, dido::CHILD, io::CHILD, template::CHILD];
 
 /// How each is supervised unless its row says otherwise: it says when it serves, beats without a system call, has nothing
 /// that root has, and is back at once when it fails.

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::assemble_board::{self, Owned};
-use super::board::{Drive, Input, Line, Temperature};
+use super::board::{Board, Drive, Input, Line, Temperature};
 use super::child::{self, Child, Setting, Settings};
 use super::expand::{Meaning, expand};
 use super::keys::{self, Kind, Section};
@@ -134,7 +134,9 @@ pub(super) fn assemble(document: Document) -> (Config, Report) {
     }
     assemble_board::own(&mut config.board, &blocks, &mut linked, incomplete, &mut report);
     if report.error_count() == 0 {
-        children.iter().for_each(|(index, child, block)| judge(child, block, &linked[*index], &mut report));
+        children.iter().for_each(|(index, child, block)| {
+            judge(child, block, &linked[*index], &config.board, &mut report)
+        });
     }
     if linked.is_empty() && report.error_count() == 0 {
         report.warning(super::Place::default(), "has no [program:NAME] section: nothing will run".into());
@@ -255,8 +257,11 @@ fn bundled(child: &'static Child, block: &Block, linked: &mut Vec<Linked>, repor
 }
 
 /// What the keys of a child's section say together.
-fn judge(child: &Child, block: &Block, process: &Linked, report: &mut Report) {
-    if let Some(Err((key, why))) = process.program.child.as_ref().map(child.check) {
+fn judge(child: &Child, block: &Block, process: &Linked, board: &Board, report: &mut Report) {
+    let Some(mut settings) = process.program.child.clone() else { return };
+    settings.lines.extend(board.inputs.iter().map(|input| input.name.clone()));
+    settings.lines.extend(board.outputs.iter().map(|output| output.name.clone()));
+    if let Err((key, why)) = (child.check)(&settings) {
         report.error(block.place_of(key), format_args!("{why}"));
     }
 }

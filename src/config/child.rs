@@ -86,8 +86,10 @@ pub struct Settings {
     pub settings: Vec<Setting>,
     /// Its process has ended, and what it drove is to be made safe. The section has nothing of it.
     pub is_over: bool,
+    /// Inputs and outputs of the machine, for [`Child::check`] alone: no child is another one because there is one more.
+    pub lines: Vec<String>,
 }
-packed!(Settings { word, instance, outputs, inputs, settings, is_over });
+packed!(Settings { word, instance, outputs, inputs, settings, is_over, lines });
 
 impl Settings {
     /// The value of a key, or its default's; empty where it has neither.
@@ -162,6 +164,37 @@ pub(super) fn driven(output: &Output) -> Driven {
 /// Whether a key of this section is the child's own.
 pub(super) fn is_own(section: Section, key: &Key) -> bool {
     matches!(section, Section::Child(child) if child.keys.iter().any(|own| core::ptr::eq(own, key)))
+}
+
+/// The account of a child's own, and the number that it has where there is no such account.
+pub fn account(word: &str) -> (String, u32) {
+    let number = 61184 + crate::packed::digest(word.as_bytes()) % (65520 - 61184);
+    (["multusd-", word].concat(), number as u32)
+}
+
+/// What a key that two machines share may be written as: its digits, a path, or a name (see [`key_path`]).
+pub fn is_key(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    // Digits of which some are missing are no name, which would be said.
+    let is_name = text.len() < 32 && !text.starts_with(['.', '-']) && !text.is_empty();
+    key_digits(text).is_some() || text.starts_with('/') || (is_name && text.bytes().all(is_plain))
+}
+
+/// 256 bits from 64 hexadecimal digits.
+pub fn key_digits(text: &str) -> Option<[u8; 32]> {
+    let mut key = [0; 32];
+    if text.len() != 64 {
+        return None;
+    }
+    for (index, digit) in text.chars().enumerate() {
+        key[index / 2] = key[index / 2] << 4 | digit.to_digit(16)? as u8;
+    }
+    Some(key)
+}
+
+/// Where a key of this name is.
+pub fn key_path(name: &str) -> String {
+    if name.starts_with('/') { name.into() } else { ["/etc/multusd/keys/", name].concat() }
 }
 
 /// Its process's name: `dido-hall` for `[dido:hall]`.

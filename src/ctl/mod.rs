@@ -12,6 +12,7 @@ mod beat;
 mod daemon;
 mod daemon_call;
 mod json;
+mod key;
 mod lines;
 mod log;
 mod nearest;
@@ -83,6 +84,8 @@ pub struct Call {
     dry: bool,
     cancel: bool,
     force: bool,
+    show: bool,
+    set: bool,
     ready: bool,
     stopping: bool,
     follow: bool,
@@ -208,6 +211,8 @@ fn set(
         "dry-run" => call.dry = true,
         "cancel" => call.cancel = true,
         "force" => call.force = true,
+        "show" => call.show = true,
+        "set" => call.set = true,
         "ready" => call.ready = true,
         "stopping" => call.stopping = true,
         "follow" => call.follow = true,

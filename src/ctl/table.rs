@@ -1,7 +1,7 @@
 //! The one table of commands and options. Help, manual pages and shell completion are derived
 //! from it, so a new command is one row here and one function.
 
-use super::{Call, Exit, Outcome, beat, lines, log, new, orders, reasons, status, values, watchdog};
+use super::{Call, Exit, Outcome, beat, key, lines, log, new, orders, reasons, status, values, watchdog};
 
 /// What an argument is, for completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +97,11 @@ const UNIT: &Opt = &Opt { long: "unit", value: "UNIT", what: "what it is measure
 const CANCEL: &Opt = &Opt { long: "cancel", value: "", what: "take a pending reboot or poweroff back" };
 
 const FORCE: &Opt = &Opt { long: "force", value: "", what: "do it even while its program runs" };
+const REPLACE: &Opt = &Opt { long: "force", value: "", what: "replace the key that is there" };
+const SHOW: &Opt =
+    &Opt { long: "show", value: "", what: "print the key, to be brought to the other machine" };
+const SET: &Opt =
+    &Opt { long: "set", value: "", what: "take the key from standard input instead of making one" };
 const READY: &Opt = &Opt { long: "ready", value: "", what: "say that the program serves (ready = notify)" };
 const STATUS: &Opt =
     &Opt { long: "status", value: "TEXT", what: "say TEXT of the program, which status shows" };
@@ -365,6 +370,17 @@ pub const COMMANDS: &[Command] = &[
         what: "Writes a program for multusd to begin with, its section and a test that breaks it, into the directory NAME.",
         more: "Needs no daemon.",
         run: new::new,
+    },
+    Command {
+        name: "key",
+        arguments: "NAME",
+        count: 1..=1,
+        takes: Takes::Nothing,
+        options: &[SHOW, SET, REPLACE],
+        what: "Makes a key that this machine shares with another, in /etc/multusd/keys.",
+        more: "Needs no daemon. Only root and dido can read it. The other machine gets it by: multusctl key --show hall-2 | \
+               ssh root@OTHER multusctl key --set hall-2. A path instead of a name is taken, too.",
+        run: key::key,
     },
     Command {
         name: "help",

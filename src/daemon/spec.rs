@@ -14,6 +14,8 @@ use crate::sys::process;
 use crate::sys::process::{Identity, Recipe};
 use crate::sys::users::Accounts;
 
+pub use crate::packed::digest;
+
 use super::bundled::{capabilities, has_log};
 use super::environment::{self, find};
 use super::lines::{self, Spot};
@@ -384,9 +386,8 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
 /// every machine, of those that systemd keeps for users without an account (DynamicUser in systemd.exec(5)).
 fn own_user(program: &Program, accounts: &Accounts) -> Option<String> {
     let child = program.child.as_ref().filter(|_| process::is_root())?;
-    let name = ["multusd-", &child.word].concat();
+    let (name, number) = config::child::account(&child.word);
     let is_there = accounts.identity(&name, None).is_ok();
-    let number = 61184 + digest(child.word.as_bytes()) % (65520 - 61184);
     Some(if is_there { name } else { number.to_string() })
 }
 
@@ -493,13 +494,6 @@ fn own_image(applet: &str, argument: Option<&str>) -> Command {
 fn strings(list: &[String]) -> Vec<CString> {
     // The configuration has no zero bytes (checked where it is read).
     list.iter().filter_map(|text| CString::new(text.as_str()).ok()).collect()
-}
-
-/// FNV-1a, 64 bit: nobody attacks it, it only has to notice an edit or a torn write.
-pub fn digest(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// By their bytes: code that compares field by field is larger, and this runs at a reload.

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, Backlog, MsgFlags, SockFlag, SockType, SockaddrIn6, accept4, bind, getpeername, recv,
-    send, setsockopt, socket, sockopt,
+    send, sendto, setsockopt, socket, sockopt,
 };
 
 use super::SysError;
@@ -20,16 +20,22 @@ pub fn address(text: &str) -> Option<Ipv6Addr> {
     }
 }
 
+fn bound(kind: SockType, at: Ipv6Addr, port: u16) -> Result<OwnedFd, SysError> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Inet6, kind, flags, None).map_err(SysError::of("socket"))?;
+    if kind == SockType::Stream {
+        // A port whose last connections are just being forgotten is taken again.
+        setsockopt(&socket, sockopt::ReuseAddr, &true).map_err(SysError::of("setsockopt"))?;
+    }
+    setsockopt(&socket, sockopt::Ipv6V6Only, &false).map_err(SysError::of("setsockopt"))?;
+    bind(socket.as_raw_fd(), &SockaddrIn6::from(SocketAddrV6::new(at, port, 0, 0)))
+        .map_err(SysError::of("bind"))?;
+    Ok(socket)
+}
+
 /// Listens at an address; `::` is every one of both versions.
 pub fn listen(at: Ipv6Addr, port: u16) -> Result<OwnedFd, SysError> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let listener =
-        socket(AddressFamily::Inet6, SockType::Stream, flags, None).map_err(SysError::of("socket"))?;
-    // A port whose last connections are just being forgotten is taken again.
-    setsockopt(&listener, sockopt::ReuseAddr, &true).map_err(SysError::of("setsockopt"))?;
-    setsockopt(&listener, sockopt::Ipv6V6Only, &false).map_err(SysError::of("setsockopt"))?;
-    bind(listener.as_raw_fd(), &SockaddrIn6::from(SocketAddrV6::new(at, port, 0, 0)))
-        .map_err(SysError::of("bind"))?;
+    let listener = bound(SockType::Stream, at, port)?;
     nix::sys::socket::listen(&listener, Backlog::new(64).map_err(SysError::of("listen"))?)
         .map_err(SysError::of("listen"))?;
     Ok(listener)
@@ -45,6 +51,60 @@ pub fn accept(listener: &OwnedFd) -> Option<(Stream, Ipv6Addr)> {
     // Answers are small, and waited for.
     let _ = setsockopt(&connection, sockopt::TcpNoDelay, &true);
     Some((Stream(connection), peer.ip()))
+}
+
+/// Begins a connection; whether it is made is known when it can be written to ([`connected`]).
+pub fn connect(to: Ipv6Addr, port: u16) -> Result<Stream, SysError> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket =
+        socket(AddressFamily::Inet6, SockType::Stream, flags, None).map_err(SysError::of("socket"))?;
+    let _ = setsockopt(&socket, sockopt::TcpNoDelay, &true);
+    let to = SockaddrIn6::from(SocketAddrV6::new(to, port, 0, 0));
+    match nix::sys::socket::connect(socket.as_raw_fd(), &to) {
+        Ok(()) | Err(Errno::EINPROGRESS) => Ok(Stream(socket)),
+        Err(errno) => Err(SysError::of("connect")(errno)),
+    }
+}
+
+/// Whether it was made.
+pub fn connected(socket: std::os::fd::BorrowedFd) -> bool {
+    getpeername::<SockaddrIn6>(socket.as_raw_fd()).is_ok()
+}
+
+/// Datagrams (udp(7)) that are sent and received at one port.
+pub struct Datagrams(OwnedFd);
+
+impl AsFd for Datagrams {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Datagrams {
+    /// At an address; `::` is every one of both versions.
+    pub fn open(at: Ipv6Addr, port: u16) -> Result<Datagrams, SysError> {
+        Ok(Datagrams(bound(SockType::Datagram, at, port)?))
+    }
+
+    /// Takes one, and says how long it was: longer than the buffer, it is cut off. None: there is none now. What the
+    /// network reports of those that were sent is nobody's concern here.
+    pub fn receive(&self, buffer: &mut [u8]) -> Option<usize> {
+        loop {
+            match recv(self.0.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
+                Ok(length) => return Some(length),
+                Err(Errno::EAGAIN) => return None,
+                // Each is said once.
+                Err(Errno::EINTR | Errno::ECONNREFUSED | Errno::EHOSTUNREACH | Errno::ENETUNREACH) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// Sends one, or not: nothing is waited for, and nobody could say that it arrives.
+    pub fn send(&self, to: Ipv6Addr, port: u16, bytes: &[u8]) {
+        let to = SockaddrIn6::from(SocketAddrV6::new(to, port, 0, 0));
+        let _ = sendto(self.0.as_raw_fd(), bytes, &to, MsgFlags::MSG_DONTWAIT);
+    }
 }
 
 /// A connection, by the traits of embedded-io; `Interrupted`: nothing has come, `WriteZero`: nothing more is taken now.

@@ -20,6 +20,8 @@ pub enum Interest {
     Once,
     /// The same of a counter that nobody empties: each time it is counted up ([`wake_all`]).
     Count,
+    /// Something to read, or room to write (a connection that was just made), each said once when it comes.
+    Edges,
     /// Something to read, said once until it is asked for again: [`Poller::again`].
     OneShot,
 }
@@ -56,6 +58,7 @@ impl Poller {
             Interest::Read => EpollFlags::EPOLLIN,
             Interest::Change => EpollFlags::EPOLLPRI | EpollFlags::EPOLLET,
             Interest::Once | Interest::Count => EpollFlags::EPOLLIN | EpollFlags::EPOLLET,
+            Interest::Edges => EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET,
             Interest::OneShot => ONE_SHOT,
         };
         self.epoll.add(descriptor, EpollEvent::new(flags, token)).map_err(SysError::of("epoll_ctl"))

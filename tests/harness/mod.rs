@@ -23,6 +23,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// An instance of multusd.
 pub struct Instance {
     pub dir: PathBuf,
+    /// The network namespace it runs in (`ip netns`), where it is not the test's.
+    pub network: Option<String>,
     guard: Option<Child>,
 }
 
@@ -77,7 +79,7 @@ impl Instance {
         let dir = std::env::temp_dir().join(format!("multusd-{test}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&dir).expect("test directory");
-        let instance = Instance { dir, guard: None };
+        let instance = Instance { dir, network: None, guard: None };
         instance.write_config_with(daemon_keys, config);
         instance
     }
@@ -123,7 +125,14 @@ impl Instance {
     fn command(&self) -> Command {
         let log =
             fs::OpenOptions::new().create(true).append(true).open(self.dir.join("multusd.log")).expect("log");
-        let mut command = Command::new(binary());
+        let mut command = match &self.network {
+            None => Command::new(binary()),
+            Some(network) => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net=/run/netns/{network}")).arg(binary());
+                command
+            }
+        };
         command.arg("--config").arg(self.config_path()).arg("--run-dir").arg(self.run_dir());
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("log")).stderr(log);
         command
