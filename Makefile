@@ -2,12 +2,12 @@
 # is installed and sudo is never called. `.ci/run` is the one that installs.
 
 .DEFAULT_GOAL := help
-.PHONY: help run run-image image test test-qemu test-image test-clients release reproduce bloat cross bench soak lint
+.PHONY: help run run-image image test test-qemu test-image test-clients release companion reproduce bloat cross bench soak lint
 # A failing step ends a target; two builds in one target directory would only wait for each other.
 .NOTPARALLEL:
 
 RUST := gcc libc6-dev cargo-web rustc-web
-RUST_TEST := $(RUST) g++ g++-arm-linux-gnueabi git systemd python3 deb:python3-venv mbpoll socat iproute2 e2fsprogs rustfmt-web rust-web-clippy
+RUST_TEST := $(RUST) g++ g++-arm-linux-gnueabi git systemd python3 deb:python3-venv mbpoll socat iproute2 mariadb-server e2fsprogs rustfmt-web rust-web-clippy
 QEMU := qemu-system-arm kmod xz-utils debian-archive-keyring gcc-aarch64-linux-gnu
 IMAGE := mtools dosfstools squashfs-tools cpio kmod xz-utils binutils python3 debian-archive-keyring
 TEST_IMAGE := $(IMAGE) e2fsprogs qemu-system-arm openssh-client bmap-tools shfmt
@@ -63,6 +63,10 @@ test-clients: ## Clients of sd_notify from PyPI and npm, fetched into the build 
 release: ## What ships: static executables for aarch64, armv7, armv6 and x86_64, in target/dist.
 	@scripts/need release $(RELEASE)
 	@release/build
+
+companion: ## The program that brings the record to MariaDB or MySQL, for each machine, beside multusd in target/dist.
+	@scripts/need companion $(RELEASE)
+	@PROGRAM=recorder-mysql release/build
 
 reproduce: ## The same executables built as somebody else would, bit by bit compared with target/dist.
 	@scripts/need reproduce $(RELEASE) git faketime

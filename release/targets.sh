@@ -23,8 +23,10 @@ target() {
 		c_flags="$c_flags -mllvm -homogeneous-prolog-epilog"
 		# All of it is within 1 MB of any instruction, so that an address takes one instead of two: 9 kB.
 		# The linker refuses what gets larger.
-		rust_flags="$rust_flags -Ccode-model=tiny"
-		c_flags="$c_flags -mcmodel=tiny"
+		if [ -z "${LARGE:-}" ]; then
+			rust_flags="$rust_flags -Ccode-model=tiny"
+			c_flags="$c_flags -mcmodel=tiny"
+		fi
 		;;
 	armv7) # Pi 2, 3 with a 32-bit system
 		triple=armv7-unknown-linux-musleabihf

@@ -192,6 +192,20 @@ impl Multusd {
         self.values.as_ref()?.program(name)
     }
 
+    /// Each input and, where that is known, output of the machine: whether it is an output, its name, and how it is.
+    pub fn each_line(&self, found: &mut dyn FnMut(bool, &str, Input)) {
+        if let Some(lines) = &self.inputs {
+            lines.each(&mut |is_output, name, on, seen| found(is_output, name, Input { on, seen }));
+        }
+    }
+
+    /// Each value that anybody has published (bundled children only).
+    pub fn each_value(&self, found: &mut dyn FnMut(values::Name, values::Value)) {
+        if let Some(values) = &self.values {
+            values.each(found);
+        }
+    }
+
     /// The counter that says that something was published (bundled children only).
     pub fn changes(&self) -> Option<BorrowedFd<'static>> {
         descriptor(variable("MULTUSD_CHANGES")?.to_str()?).ok()

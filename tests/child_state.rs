@@ -431,3 +431,33 @@ fn a_setting_that_the_kernel_refuses_is_named() {
     assert_eq!(program.pid, None);
     instance.quit_clean();
 }
+
+#[test]
+fn a_program_with_a_state_directory_has_one_of_its_own_and_keeps_it() {
+    use std::os::unix::fs::MetadataExt;
+    need_root();
+    let keys = "state_directory = true\nuser = nobody\numask = 077\n";
+    let instance = instance("state-directory", &section("pump", keys));
+    let program = Found::program(&instance, "pump");
+    let path = program.environment()["STATE_DIRECTORY"].clone();
+    assert_eq!(Path::new(&path), instance.dir.join("state/programs/pump"));
+    let nobody: u32 = program.status("Uid").split_whitespace().next().unwrap().parse().unwrap();
+    let found = |path: &str| fs::metadata(path).map(|found| (found.uid(), found.mode() & 0o777)).unwrap();
+    assert_eq!(found(&path), (nobody, 0o755), "whatever its umask is");
+    assert_eq!(fs::metadata(instance.dir.join("state/programs")).unwrap().uid(), 0);
+    fs::write(Path::new(&path).join("kept"), "x").unwrap();
+    instance.ctl_ok(&["restart", "pump", "--wait"]);
+    assert_ne!(Found::program(&instance, "pump").0, program.0);
+    assert_eq!(fs::read_to_string(Path::new(&path).join("kept")).unwrap(), "x");
+    // A link in its place is not followed.
+    instance.ctl_ok(&["stop", "pump", "--wait"]);
+    fs::remove_dir_all(&path).unwrap();
+    let other = instance.dir.join("other");
+    fs::create_dir(&other).unwrap();
+    std::os::unix::fs::symlink(&other, &path).unwrap();
+    instance.ctl(&["start", "pump"]);
+    instance.await_program("pump", "it says why", |pump| {
+        pump.reason.as_deref().is_some_and(|reason| reason.contains("state_directory"))
+    });
+    assert_eq!(fs::metadata(&other).unwrap().uid(), 0);
+}

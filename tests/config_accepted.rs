@@ -148,7 +148,7 @@ fn what_a_process_is_given() {
     let lines = "directory = /data\nuser = pump\ngroup = 20\numask = 027\nenvironment_file = -/boot/a.env\n\
         redirect_stderr = on\nstdout_logfile = none\nstdout_logfile_maxbytes = 64KB\nstdout_logfile_backups = 4\n\
         stderr_logfile = /log/a b\nmemory_max = 64MB\npids_max = 50\nnice = -5\nscheduling = fifo:10\ncpu_affinity = 0,2-3\n\
-        ioprio = best-effort:7\noom_score_adj = -1000\ncapabilities = CAP_NET_BIND_SERVICE net_raw\nno_new_privs = 1\n\
+        ioprio = best-effort:7\noom_score_adj = -1000\ncapabilities = CAP_NET_BIND_SERVICE net_raw\nno_new_privs = 1\nstate_directory = yes\n\
         limit_nofile = 10:20\nlimit_as = 1MB:unlimited\nlimit_core = 0";
     let expected = Program {
         directory: Some("/data".into()),
@@ -168,6 +168,7 @@ fn what_a_process_is_given() {
         oom_score_adj: Some(-1000),
         capabilities: Some(1 << 10 | 1 << 13),
         no_new_privs: true,
+        state_directory: true,
         rlimits: vec![(7, 10, 20), (9, 1 << 20, u64::MAX), (4, 0, 0)],
         ..program("")
     };

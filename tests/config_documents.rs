@@ -89,6 +89,7 @@ fn every_line_of_the_sample_can_be_switched_on() {
             ("receive =", "begins with none of its outputs"),
             ("heartbeat_", "needs heartbeat"),
             ("check_", "needs check"),
+            ("password_file", "is for a database"),
         ];
         let says = needy.iter().find(|(start, _)| key.starts_with(start)).map(|(_, says)| says);
         assert!(says.is_some_and(|says| errors.contains(says)), "{key}: {errors}");

@@ -2,9 +2,10 @@
 
 pub mod dido;
 mod io;
-mod life;
+pub mod life;
 pub mod log;
 pub mod modbus;
+pub mod recorder;
 mod status_led;
 mod template;
 
@@ -15,7 +16,8 @@ use crate::packed;
 use crate::sys::{console, file, poll, socket};
 
 /// Those that have a section of their own: one row each, in the order of the documentation.
-pub static CHILDREN: &[Child] = &[status_led::CHILD, modbus::CHILD, dido::CHILD, io::CHILD, template::CHILD];
+pub static CHILDREN: &[Child] =
+    &[status_led::CHILD, modbus::CHILD, dido::CHILD, io::CHILD, recorder::CHILD, template::CHILD];
 
 /// How each is supervised unless its row says otherwise: it says when it serves, beats without a system call, has nothing
 /// that root has, and is back at once when it fails.
@@ -43,7 +45,7 @@ pub fn run(child: &'static Child, is_over: bool) -> u8 {
 
 /// Something that a person should know: an event of multusd's, which it says, too. Waits for nobody; where multusd
 /// cannot be told, it is only said.
-pub(crate) fn report(words: core::fmt::Arguments) {
+pub fn report(words: core::fmt::Arguments) {
     let is_told = std::env::var_os("NOTIFY_SOCKET").is_some_and(|path| {
         let words = format!("MULTUSD_EVENT={words}");
         socket::connect_notify(path.as_ref()).is_ok_and(|to| socket::send(to.as_fd(), words.as_bytes()))

@@ -250,10 +250,20 @@ fn bundled(child: &'static Child, block: &Block, linked: &mut Vec<Linked>, repor
     let mut draft = Draft::with_defaults();
     fill(&mut draft, &program, report, &mut |name| meaning(name, &program.name, 0, 1));
     settings.inputs.clone_from(&draft.inputs);
-    let mut process = finish(draft, &program, 0, report);
-    process.program.child = Some(settings);
-    unique(&process, linked, report);
-    linked.push(process);
+    let companion = child::companion(child, &settings, block);
+    let mut add = |draft, program: &Block, settings| {
+        let mut process = finish(draft, program, 0, report);
+        process.program.child = Some(settings);
+        unique(&process, linked, report);
+        linked.push(process);
+    };
+    add(draft, &program, settings);
+    if let Some((program, settings)) = companion {
+        let mut draft = Draft::with_defaults();
+        // They are ours, and one that is the user's was judged.
+        program.entries.iter().for_each(|entry| drop(entry.key.set(&mut draft, &entry.value)));
+        add(draft, &program, settings);
+    }
 }
 
 /// What the keys of a child's section say together.

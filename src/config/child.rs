@@ -105,7 +105,7 @@ impl Settings {
 const ITS_OWN: &str = " command process_name numprocs numprocs_start type pidfile directory umask environment_file autorestart \
     exitcodes ready ready_check ready_check_interval ready_check_timeout start_timeout heartbeat_kind heartbeat_file \
     heartbeat_port stopsignal stopasgroup killasgroup stop_command stop_command_timeout reload reload_timeout capabilities \
-    no_new_privs ";
+    no_new_privs state_directory ";
 
 /// Whether a key of a program may stand in the section of a child, too. Not where the child itself needs it to be safe.
 pub(super) fn is_shared(child: &Child, key: &Key) -> bool {
@@ -202,6 +202,39 @@ pub(super) fn process_name(child: &Child, instance: &str) -> String {
     if instance.is_empty() { child.word.into() } else { [child.word, "-", instance].concat() }
 }
 
+/// A child with this key in its section has a companion: a program of its own beside ours, because what it needs is too much
+/// for our image. It is called after the child and what the key's value begins with (`recorder-mysql` for `mysql://…`), follows what
+/// the child writes, and is treated as the child is; `…_program` says where it is.
+const COMPANION: &str = "database";
+
+/// The companion's section, and what it is told.
+pub(super) fn companion(
+    child: &'static Child,
+    settings: &Settings,
+    block: &Block,
+) -> Option<(Block, Settings)> {
+    let entry = block.entry(COMPANION)?;
+    let text = |name: &str| settings.text(child.keys, name);
+    let (scheme, _) = text(COMPANION).split_once("://")?;
+    let name = [child.word, "-", scheme].concat();
+    let own = text("database_program");
+    let command = if own.is_empty() { ["multusd-", &name].concat() } else { own.into() };
+    let lines = child.program.lines().filter_map(|line| line.split_once(" = "));
+    let entries = [("command", command.as_str()), ("after", child.word)].into_iter().chain(lines).filter_map(
+        |(key, value)| {
+            let key = keys::find(Section::Program, key)?;
+            Some(Entry { key, place: entry.place, value: value.into(), damaged: false })
+        },
+    );
+    let program = Block {
+        section: Section::Program,
+        name: name.clone(),
+        place: entry.place,
+        entries: entries.collect(),
+    };
+    Some((program, Settings { word: name, instance: child.word.into(), ..settings.clone() }))
+}
+
 /// The section of a program that supervises it.
 pub(super) fn program(child: &'static Child, block: &Block) -> Block {
     let defaults = child.program.lines().filter_map(|line| {
@@ -256,6 +289,11 @@ pub const fn number(min: i64, max: i64) -> Kind {
 /// A time of at least so many milliseconds, with its unit.
 pub const fn duration(min_ms: u64) -> Kind {
     Kind::Duration(min_ms, |_, _| {})
+}
+
+/// A size of at least so many bytes.
+pub const fn size(min: u64) -> Kind {
+    Kind::Size(min, |_, _| {})
 }
 
 /// One of these words.

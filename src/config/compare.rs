@@ -64,7 +64,8 @@ fn keeps_running(old: &Program, new: &Program) -> bool {
         // What it was started with.
         name, section, child, command, directory, user, group, umask, environment, environment_file, redirect_stderr,
         stdout, stderr, kind, pidfile, ready, rlimits, nice, scheduling, cpu_affinity, ioprio,
-        oom_score_adj, capabilities, no_new_privs, heartbeat, outputs, inputs,
+        oom_score_adj, capabilities, no_new_privs, state_directory, heartbeat, outputs,
+        inputs,
     } = old;
     // A descriptor or a socket is given to a process at its start; the other ways to be ready are
     // our own observations.
@@ -85,7 +86,7 @@ fn keeps_running(old: &Program, new: &Program) -> bool {
             && *cpu_affinity == new.cpu_affinity
             && *ioprio == new.ioprio)
         && (*oom_score_adj == new.oom_score_adj && *capabilities == new.capabilities)
-        && *no_new_privs == new.no_new_privs
+        && (*no_new_privs == new.no_new_privs && *state_directory == new.state_directory)
         && *heartbeat == new.heartbeat
         && (*outputs == new.outputs && *inputs == new.inputs)
 }

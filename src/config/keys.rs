@@ -195,7 +195,12 @@ pub(super) fn sentence(key: &Key, value: &str, why: &str) -> String {
     if value.is_empty() {
         return format!("{} {why}", key.name());
     }
-    format!("{} = \"{}\" {why}", key.name(), short(value))
+    // Who may enter with which password is not for everybody who reads what is wrong.
+    let value = match value.split_once("://") {
+        Some((scheme, rest)) => [scheme, "://…", rest.rfind('@').map_or("", |at| &rest[at..])].concat(),
+        None => short(value),
+    };
+    format!("{} = \"{value}\" {why}", key.name())
 }
 
 /// What a value is. The function puts it where it belongs.

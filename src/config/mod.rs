@@ -54,7 +54,7 @@ pub use nearest::nearest;
 pub use program::*;
 pub use report::{Error, Errors};
 pub use target::{CheckTarget, Server};
-pub use value::{Wrong, milli_text, read_boolean, read_duration, thousandths};
+pub use value::{Wrong, milli_text, read_boolean, read_duration, read_size, thousandths};
 pub use words::{find, replaced};
 
 use crate::limits::CONFIG_BYTES_MAX;

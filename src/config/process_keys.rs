@@ -155,6 +155,14 @@ pub(super) static RESOURCES: &[Key] = &[
     )
     .restart(),
     key!(
+        "state_directory",
+        Bool(|d, v| d.program.state_directory = v),
+        "false",
+        "true",
+        "It has a directory of its own, programs/NAME in state_dir, that nobody else writes to; STATE_DIRECTORY says where.",
+    )
+    .restart(),
+    key!(
         "limit_nofile",
         Limit(7, false),
         "(not set)",

@@ -168,6 +168,8 @@ pub struct Program {
     pub capabilities: Option<u64>,
     /// `no_new_privs`
     pub no_new_privs: bool,
+    /// `state_directory`: it has a directory of its own below `state_dir`.
+    pub state_directory: bool,
     /// `heartbeat…`; none: not judged.
     pub heartbeat: Option<Heartbeat>,
     /// `check…`

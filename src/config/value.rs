@@ -201,6 +201,11 @@ fn split_level(text: &str) -> (&str, Option<&str>) {
     }
 }
 
+/// A size, as any key takes it.
+pub fn read_size(text: &str) -> Option<u64> {
+    size(text).ok()
+}
+
 /// `true` or `false`, as any key takes them.
 pub fn read_boolean(text: &str) -> Option<bool> {
     boolean(text).ok()

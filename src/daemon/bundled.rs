@@ -43,6 +43,12 @@ pub fn is_bundled(program: &Program) -> bool {
     program.name == LOG || program.child.is_some()
 }
 
+/// It is a companion, a program of its own, of this bundled child: see `config/child.rs`.
+pub fn companion_of(program: &Program) -> Option<&str> {
+    // Commands of ours have two words, `multusd` and what it is to be.
+    program.child.as_ref().filter(|_| program.command.len() == 1).map(|child| child.instance.as_str())
+}
+
 /// What a program may do as root: as it says; a bundled child may write where only others may.
 pub fn capabilities(program: &Program) -> Option<u64> {
     const DAC_OVERRIDE: u64 = 1 << 1;

@@ -119,6 +119,7 @@ pub fn explain_failure(entry: &mut Entry, stage: u8, errno: i32) {
         Some(Stage::NoNewPrivs) => "no_new_privs",
         Some(Stage::Cgroup) => "control group",
         Some(Stage::Watch) => "the directory of heartbeat_file",
+        Some(Stage::State) => "state_directory",
         None => "start",
     };
     explain(format_args!("{text}: {error}"));

@@ -10,13 +10,13 @@ use crate::config::{
     self, Config, HeartbeatKind, HookCommand, Line, LogFile, Program, ProgramKind, ProgramReady, Reload,
 };
 use crate::packed::{self, packed};
-use crate::sys::process;
 use crate::sys::process::{Identity, Recipe};
 use crate::sys::users::Accounts;
+use crate::sys::{file, process};
 
 pub use crate::packed::digest;
 
-use super::bundled::{capabilities, has_log};
+use super::bundled::{capabilities, companion_of, has_log};
 use super::environment::{self, find};
 use super::lines::{self, Spot};
 use super::outputs;
@@ -96,6 +96,8 @@ pub struct Exec {
     pub changes: Option<i32>,
     /// What a bundled child finds at descriptor 0; empty: it is none.
     pub settings: Vec<u8>,
+    /// The directory that is made for it.
+    state: Option<String>,
 }
 
 /// A command with the paths to try.
@@ -146,6 +148,7 @@ packed!(Exec {
     values,
     changes,
     settings,
+    state,
 });
 packed!(Command { paths, words });
 packed!(Stream { path, maxbytes, backups });
@@ -175,6 +178,13 @@ pub const HOOK_KINDS: usize = 7;
 
 /// PATH of programs whose environment has none (what login(1) gives).
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Where in `state_dir` programs have directories of their own: away from what is ours there.
+const STATE_DIRECTORIES: &str = "/programs/";
+
+/// The key of a bundled child that names a file whose first line is for its companion only.
+const PASSWORD_FILE: &str = "password_file";
+const PASSWORD_BYTES_MAX: usize = 1024;
 
 /// What is needed besides the configuration.
 pub struct Surroundings<'a> {
@@ -331,6 +341,7 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
         Some(Reload::Command(hook)) => Some(command(&hook.command, &path)),
         _ => None,
     };
+    let state = state(program, config, &mut environment);
     let HandedOver { outputs, inputs, values, changes } =
         handed_over(program, ready_descriptor, &mut environment);
     Ok(Spec {
@@ -346,9 +357,9 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
         ],
         exec: Exec {
             command: match &program.child {
-                Some(child) => own_image(&child.word, None),
+                Some(child) if companion_of(program).is_none() => own_image(&child.word, None),
                 None if super::bundled::is_bundled(program) => own_image(&program.name, None),
-                None => command(&program.command, &path),
+                _ => command(&program.command, &path),
             },
             environment,
             directory: program.directory.clone(),
@@ -375,11 +386,37 @@ fn spec(program: &Program, config: &Config, around: &Surroundings) -> Result<Spe
             inputs,
             values,
             changes,
-            settings: program.child.clone().map_or(Vec::new(), |mut child| packed::to_bytes(&mut child)),
+            settings: settings(program)?,
+            state,
         },
         stdout,
         stderr,
     })
+}
+
+/// The directory that is made for it; its environment tells it. A companion is told that of its child.
+fn state(program: &Program, config: &Config, environment: &mut Vec<String>) -> Option<String> {
+    let companion_of = companion_of(program);
+    let name = companion_of.unwrap_or(&program.name);
+    let state = [&config.daemon.state_dir, STATE_DIRECTORIES, name].concat();
+    if program.state_directory {
+        environment.push(["STATE_DIRECTORY=", &state].concat());
+    }
+    Some(state).filter(|_| program.state_directory && companion_of.is_none())
+}
+
+/// What a bundled child or a companion is told. A companion cannot read the file its password is in: we do.
+fn settings(program: &Program) -> Result<Vec<u8>, String> {
+    let Some(mut child) = program.child.clone() else { return Ok(Vec::new()) };
+    let is_companion = companion_of(program).is_some();
+    let file = child.settings.iter_mut().find(|setting| is_companion && setting.name == PASSWORD_FILE);
+    if let Some(file) = file {
+        let bytes = file::read_bounded(Path::new(&file.value), PASSWORD_BYTES_MAX)
+            .map_err(|error| [PASSWORD_FILE, " ", &file.value, ": ", &error.to_string()].concat())?;
+        let text = String::from_utf8_lossy(&bytes);
+        file.value = text.lines().next().unwrap_or("").trim_end().into();
+    }
+    Ok(packed::to_bytes(&mut child))
 }
 
 /// A bundled child runs as a user of its own: the account of its name where there is one, else a number that is the same on
@@ -523,6 +560,7 @@ impl Exec {
     pub fn recipe(&self, base: &Base) -> Recipe {
         let mut recipe = self.recipe_of(&self.command, base);
         recipe.watched = self.watched.as_deref().and_then(|path| CString::new(path).ok());
+        recipe.state = self.state.as_deref().and_then(|path| CString::new(path).ok());
         recipe
     }
 

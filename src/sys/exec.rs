@@ -53,6 +53,8 @@ pub enum Stage {
     Cgroup,
     /// inotify_add_watch(2)
     Watch,
+    /// mkdir(2), chown(2)
+    State,
 }
 
 impl Stage {
@@ -61,7 +63,7 @@ impl Stage {
         use Stage::*;
         [
             Clone, Limit, Scheduling, Nice, Affinity, IoPriority, OomScore, Descriptor, Group, User,
-            Capability, NoNewPrivs, Directory, Exec, Cgroup, Watch,
+            Capability, NoNewPrivs, Directory, Exec, Cgroup, Watch, State,
         ]
         .into_iter()
         .find(|stage| *stage as u8 == number)
@@ -86,6 +88,7 @@ impl Stage {
             Stage::Exec => "execve",
             Stage::Cgroup => "cgroup.procs",
             Stage::Watch => "inotify_add_watch",
+            Stage::State => "mkdir",
         }
     }
 }
@@ -129,6 +132,8 @@ pub struct Recipe {
     pub no_new_privs: bool,
     /// The directory that is watched for its beats.
     pub watched: Option<CString>,
+    /// A directory that is made for it, below one that nobody else can write to.
+    pub state: Option<CString>,
     /// The environment's `WATCHDOG_PID`, whose number the process itself writes.
     own_number: Option<Box<UnsafeCell<[u8; OWN_NUMBER_BYTES]>>>,
 }
@@ -176,6 +181,7 @@ impl Recipe {
             capabilities: None,
             no_new_privs: false,
             watched: None,
+            state: None,
             own_number,
         }
     }
@@ -247,6 +253,10 @@ fn prepare(recipe: &Recipe, wiring: &Wiring) -> Result<(), (Stage, SysError)> {
     apply_limits(recipe).map_err(at(Stage::Limit))?;
     if recipe.capabilities.is_some() {
         drop_bounding(recipe.capabilities).map_err(at(Stage::Capability))?;
+    }
+    if let Some(path) = &recipe.state {
+        // Here, where storage may wait.
+        make_state(path, recipe.identity.as_ref()).map_err(at(Stage::State))?;
     }
     if let Some(identity) = &recipe.identity {
         take_identity(identity)?;
@@ -342,6 +352,40 @@ fn apply_scheduling(recipe: &Recipe) -> Result<(), (Stage, SysError)> {
             let value = libc::c_int::from(class) << 13 | libc::c_int::from(level);
             let result = libc::syscall(libc::SYS_ioprio_set, 1, 0, value);
             check("ioprio_set", result as libc::c_int).map_err(at(Stage::IoPriority))?;
+        }
+    }
+    Ok(())
+}
+
+/// The longest path the kernel takes.
+const PATH_BYTES_MAX: usize = 4096;
+
+/// Makes a directory and what leads to it, and gives it to the user the process becomes. Who has it, has it: what is in it
+/// is not looked at.
+fn make_state(path: &CString, identity: Option<&Identity>) -> Result<(), SysError> {
+    let bytes = path.as_bytes_with_nul();
+    let mut part = [0_u8; PATH_BYTES_MAX];
+    if bytes.len() > part.len() {
+        return Err(SysError { operation: "mkdir", errno: libc::ENAMETOOLONG });
+    }
+    let mut made = -1;
+    let ends = bytes.iter().enumerate().skip(1).filter(|(_, byte)| matches!(byte, b'/' | 0));
+    for (end, _) in ends {
+        part[..end].copy_from_slice(&bytes[..end]);
+        part[end] = 0;
+        // SAFETY: a C string on our stack. What is there already is right, or fails where it is opened.
+        made = unsafe { libc::mkdir(part.as_ptr().cast(), 0o755) };
+    }
+    // SAFETY: a C string; the descriptor dies with the exec. No link is followed: who has the directory has none above it.
+    unsafe {
+        let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+        let directory = check("open", libc::open(path.as_ptr(), flags))?;
+        if made == 0 {
+            // Our umask may have taken what others need to read; what somebody took later stays taken.
+            libc::fchmod(directory, 0o755);
+        }
+        if let Some(identity) = identity.filter(|_| libc::geteuid() == 0) {
+            check("fchown", libc::fchown(directory, identity.user, identity.group))?;
         }
     }
     Ok(())

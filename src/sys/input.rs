@@ -167,6 +167,9 @@ fn map(memory: BorrowedFd, access: libc::c_int) -> Result<&'static Layout, SysEr
     Ok(unsafe { &*address.cast::<Layout>() })
 }
 
+/// Is told of each: whether it is an output, its name, whether it is on (none: not known), and the rest.
+pub type Found<'a> = &'a mut dyn FnMut(bool, &str, Option<bool>, Published);
+
 /// The page as a program sees it: to be read only.
 #[derive(Clone, Copy)]
 pub struct Reader(&'static Layout);
@@ -191,6 +194,21 @@ impl Reader {
     /// The same of an output, as far as multusd knows its level.
     pub fn read_output(&self, name: &str) -> Option<(Option<bool>, Published)> {
         self.find(name, INPUT_COUNT_MAX..RECORD_COUNT)
+    }
+
+    /// Each of them.
+    pub fn each(&self, found: Found) {
+        for (index, record) in self.0.records.iter().enumerate() {
+            let mut name = [0; LINE_NAME_BYTES_MAX + 1];
+            name.iter_mut().zip(&record.name).for_each(|(byte, cell)| *byte = cell.load(SeqCst));
+            let name = name.split(|byte| *byte == 0).next().and_then(|name| str::from_utf8(name).ok());
+            // One that is another's by now was read while it was written.
+            if let Some(name) = name.filter(|name| !name.is_empty())
+                && let Some((on, seen)) = self.find(name, index..index + 1)
+            {
+                found(index >= INPUT_COUNT_MAX, name, on, seen);
+            }
+        }
     }
 
     fn find(&self, name: &str, among: core::ops::Range<usize>) -> Option<(Option<bool>, Published)> {

@@ -243,6 +243,15 @@ impl Reader {
         if is_known { Ok(Reader(layout)) } else { Err(einval) }
     }
 
+    /// Each of them.
+    pub fn each(&self, found: &mut dyn FnMut(Name, Value)) {
+        for (name, value) in self.0.records.iter().map(Record::read) {
+            if !name.is_empty() {
+                found(name, value);
+            }
+        }
+    }
+
     /// The value of this name; none: nobody has published it.
     pub fn read(&self, name: &str) -> Option<Value> {
         let record = self.0.records.iter().find(|record| !name.is_empty() && record.is_named(name))?;
