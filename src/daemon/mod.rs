@@ -16,6 +16,7 @@ mod bundled;
 mod changes;
 mod check;
 mod clients;
+mod commands;
 mod control;
 mod counts;
 mod environment;

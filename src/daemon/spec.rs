@@ -17,6 +17,7 @@ use crate::sys::{file, process};
 pub use crate::packed::digest;
 
 use super::bundled::{capabilities, companion_of, has_log};
+use super::commands::{check_command, command, hook_command, own_image};
 use super::environment::{self, find};
 use super::lines::{self, Spot};
 use super::outputs;
@@ -103,8 +104,8 @@ pub struct Exec {
 /// A command with the paths to try.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Command {
-    paths: Vec<String>,
-    words: Vec<String>,
+    pub(super) paths: Vec<String>,
+    pub(super) words: Vec<String>,
 }
 
 /// A log file.
@@ -490,42 +491,6 @@ fn watched(program: &Program) -> Option<String> {
         HeartbeatKind::File(path) => Some(Path::new(path).parent()?.to_string_lossy().into_owned()),
         _ => None,
     }
-}
-
-/// The paths that a search of PATH would try, so that none is needed later.
-fn command(words: &[String], path: &str) -> Command {
-    let program = words.first().map_or("", String::as_str);
-    let paths = if program.as_bytes().contains(&b'/') {
-        vec![program.to_owned()]
-    } else {
-        path.split(':').filter(|part| !part.is_empty()).map(|part| format!("{part}/{program}")).collect()
-    };
-    Command { paths, words: words.to_vec() }
-}
-
-/// A command besides the program's own. Of a bundled child: itself, once more, when it is over.
-fn hook_command(program: &Program, hook: &HookCommand, path: &str) -> Command {
-    match &program.child {
-        Some(child) if hook.command.first().is_some_and(|word| word == "multusd") => {
-            own_image(&child.word, Some("over"))
-        }
-        _ => command(&hook.command, path),
-    }
-}
-
-/// A check that needs no program is asked by ourselves, in a process of its own.
-fn check_command(words: &[String], path: &str) -> Command {
-    let built_in = words.first().is_some_and(|word| config::CheckTarget::read(word).is_some());
-    match (built_in, words) {
-        (true, [target, ..]) => own_image("probe", Some(target)),
-        _ => command(words, path),
-    }
-}
-
-/// Ourselves, as one of the applets.
-fn own_image(applet: &str, argument: Option<&str>) -> Command {
-    let words = ["multusd", applet].into_iter().chain(argument);
-    Command { paths: vec!["/proc/self/exe".into()], words: words.map(String::from).collect() }
 }
 
 fn strings(list: &[String]) -> Vec<CString> {

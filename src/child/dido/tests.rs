@@ -1,5 +1,7 @@
 //! Two machines and a network between them that loses, delays, turns around, doubles, cuts and replays; time is simulated.
 
+mod section;
+
 use super::link::{Link, Verdict};
 use super::packet::{Body, Head, Session};
 use crate::time::{Instant, Millis};
