@@ -1,6 +1,6 @@
 //! `[dido:NAME]` between three machines: three instances in network namespaces of their own, and between them a network that loses,
-//! delays, turns around, doubles, cuts, records and replays. That network is a relay of the test's own, because not every kernel
-//! has netem (with which `tests/qemu` does the same).
+//! delays, turns around, doubles, cuts, records and replays. That network is a relay of the test's own, which does what netem(8) is
+//! told to: not every kernel has that, and it neither records nor replays.
 
 mod harness;
 

@@ -21,7 +21,11 @@ const CONFIG: &str = "[multusd]\nstate_dir = HERE/state\nlog_dir = HERE/log\n\
     [output:a]\npath = HERE/a\n[output:b]\npath = HERE/b\n\
     [status-led]\npath = HERE/lamp\nheartbeat = 9s\n\
     [modbus]\nport = 15020\nbind = 127.0.0.1\noutputs = a\nheartbeat = 9s\n\
-    [template:one]\noutputs = b\non = 1h\noff = 1h\nheartbeat = 9s\n";
+    [template:one]\noutputs = b\non = 1h\noff = 1h\nheartbeat = 9s\n\
+    [dido:hall]\nport = 15021\npeer = 127.0.0.1:9 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\n\
+    send = value:x\nrepeat = 10h\ntimeout = 30h\nheartbeat = 9s\n\
+    [io:hall]\nchip = file\npath = HERE/b\nevery = 10h\nheartbeat = 9s\n\
+    [recorder]\nheartbeat = 9s\n";
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

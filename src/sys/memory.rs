@@ -9,8 +9,8 @@ use super::{SysError, check};
 /// megabyte that the kernel keeps free below a stack.
 const STACK_BYTES: usize = 512 << 10;
 
-/// Room below the caller's frame for the calls made here.
-const STACK_IN_USE: usize = 16 << 10;
+/// Room below the frame for the calls made here: three, none of which needs a kilobyte.
+const STACK_IN_USE: usize = 4 << 10;
 
 /// Code and constants, as two or three parts of the executable; never more are given back.
 const PART_COUNT_MAX: usize = 4;

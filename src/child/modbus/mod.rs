@@ -155,7 +155,8 @@ struct Server<'a> {
     contact: Contact,
     allowed: Allowed,
     idle: Millis,
-    clients: [Option<Client>; CLIENT_COUNT_MAX],
+    /// Each has its buffer from when it comes: most servers have one or two.
+    clients: [Option<Box<Client>>; CLIENT_COUNT_MAX],
     line: Option<Line>,
 }
 
@@ -252,7 +253,7 @@ impl Server<'_> {
         let Some(place) = free.or_else(silent) else { return Ok(()) };
         self.drop_client(life, place);
         life.watch(stream.as_fd(), place as u64)?;
-        self.clients[place] = Some(Client { stream, frames: TcpFrames::default(), heard: now });
+        self.clients[place] = Some(Box::new(Client { stream, frames: TcpFrames::default(), heard: now }));
         Ok(())
     }
 
