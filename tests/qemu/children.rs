@@ -154,3 +154,39 @@ fn a_lamp_on_a_line_keeps_its_pattern_to_twenty_milliseconds_and_is_safe_when_it
     await_in(&mut guest, &format!("{CTL} outputs --json | grep -q '\"state\":\"safe\",\"safe\":true'"));
     assert!(guest.sim_line(&chip, 0), "dark");
 }
+
+#[test]
+fn modbus_dido_a_lamp_and_the_recorder_see_the_same_input_at_once() {
+    let mut guest = with_lines("children-together");
+    let chip = guest.sim_chip("board", 3);
+    let key = "0123456789abcdef".repeat(4);
+    let config = format!(
+        "[multusd]\nstate_dir = /tmp/state\n[input:service]\ngpio = board:0\n[output:valve]\ngpio = board:2\n\
+         [modbus]\ninputs = service\n[recorder]\nrecord = input:service\n\
+         [status-led]\ngpio = board:1\nupdate = service\npattern.updating = on\npattern.good = off\n\
+         [dido:out]\nport = 9190\npeer = 127.0.0.1:9191 {key}\nsend = service\n\
+         [dido:in]\nport = 9191\npeer = 127.0.0.1:9190 {key}\noutputs = valve\nreceive = valve from service\n"
+    );
+    guest.pull(&chip, 0, false);
+    supervise(&mut guest, &config, "modbus recorder status-led dido-out dido-in");
+    let [pull, _] = guest.sim_files(&chip, 0);
+    let [_, lamp] = guest.sim_files(&chip, 1);
+    let [_, valve] = guest.sim_files(&chip, 2);
+    for round in 1..=5 {
+        for (level, word) in [("1", "pull-up"), ("0", "pull-down")] {
+            guest.ok(&format!("echo {word} >{pull}"));
+            assert_eq!(modbus(&mut guest, "1 2 0 0 0 1", 4), format!("1 2 1 {level}"));
+            for line in [&lamp, &valve] {
+                await_in(&mut guest, &format!("grep -q {level} {line}"));
+            }
+            await_in(
+                &mut guest,
+                &format!(
+                    "[ $(cat /tmp/state/programs/recorder/*.csv | grep -c ',input,service,{level},') -ge {round} ]"
+                ),
+            );
+        }
+    }
+    let table = guest.ok(&format!("{CTL} status"));
+    assert!(!table.contains("backoff"), "{table}");
+}
