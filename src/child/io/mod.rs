@@ -23,6 +23,8 @@ use section::{Board, KEYS};
 
 /// A file with one number has less.
 const FILE_BYTES_MAX: usize = 4096;
+/// How long its last words may take to be heard.
+const HEARD_MS: u16 = 200;
 /// A chip that failed and answers again has to do so for so many rounds before that is news.
 const GOOD_ROUNDS: u8 = 10;
 
@@ -210,7 +212,10 @@ fn serve(life: &mut Life, settings: &Settings) -> Result<(), SysError> {
     }
     let mut lines = String::new();
     device.board.rows.iter().for_each(|(_, row)| say(&mut lines, row, 0, None, Millis(0)));
-    life.multusd.try_say(&lines);
+    if life.multusd.try_say(&lines) {
+        // Of who has ended nothing is believed.
+        life.multusd.wait_until_heard(HEARD_MS);
+    }
     result
 }
 
