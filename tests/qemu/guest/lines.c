@@ -5,32 +5,13 @@
  *   lines watch COUNT VALUE                    its next changes: level and microseconds, a line each
  *   lines silent COUNT PORT VALUE              writes coil 0 by Modbus and is silent: microseconds until the line is low,
  *                                              a line each
- *
- * Without a C library: the cross compiler comes with none. */
+ */
+#include "call.h"
 
 typedef unsigned long number;
 
-static long call(long which, long a, long b, long c, long d)
-{
-	register long x8 __asm__("x8") = which;
-	register long x0 __asm__("x0") = a;
-	register long x1 __asm__("x1") = b;
-	register long x2 __asm__("x2") = c;
-	register long x3 __asm__("x3") = d;
-
-	__asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3) : "memory");
-	return x0;
-}
-
 enum { OPENAT = 56, READ = 63, WRITE = 64, PREAD = 67, PWRITE = 68, EXIT = 93, CLOCK_GETTIME = 113,
        CLOCK_NANOSLEEP = 115, SOCKET = 198, CONNECT = 203 };
-
-void *memset(void *to, int byte, number count)
-{
-	for (unsigned char *at = to; count; count--)
-		*at++ = byte;
-	return to;
-}
 
 static void end(int code)
 {
@@ -171,5 +152,3 @@ __attribute__((used)) static void run(long *stack)
 	}
 	end(0);
 }
-
-__asm__(".global _start\n_start:\n\tmov x0, sp\n\tbl run\n");

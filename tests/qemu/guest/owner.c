@@ -1,28 +1,10 @@
-/* What a program may do to a line it was handed (descriptor 3), and what another may ask the kernel for.
- * Without a C library: the cross compiler comes with none. */
+/* What a program may do to a line it was handed (descriptor 3), and what another may ask the kernel for. */
 #include <linux/gpio.h>
 
-static long call(long number, long a, long b, long c, long d)
-{
-	register long x8 __asm__("x8") = number;
-	register long x0 __asm__("x0") = a;
-	register long x1 __asm__("x1") = b;
-	register long x2 __asm__("x2") = c;
-	register long x3 __asm__("x3") = d;
-
-	__asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3) : "memory");
-	return x0;
-}
+#include "call.h"
 
 enum { IOCTL = 29, OPENAT = 56, PPOLL = 73, EXIT = 93, SETSID = 157, CLONE = 220, PIDFD_OPEN = 434 };
 enum { LINE = 3, SIGCHLD = 17 };
-
-void *memset(void *to, int byte, unsigned long count)
-{
-	for (unsigned char *at = to; count; count--)
-		*at++ = byte;
-	return to;
-}
 
 static void set(int value)
 {
@@ -127,5 +109,3 @@ __attribute__((used)) static void run(long *stack)
 		call(EXIT, 1, 0, 0, 0);
 	hold();
 }
-
-__asm__(".global _start\n_start:\n\tmov x0, sp\n\tbl run\n");
