@@ -259,8 +259,8 @@ fn end_both_and_start_again(test: &str, daemon_keys: &str) {
     let witness = |name: &str, rest: &str| {
         let home = dir.display();
         let text = format!(
-            "for former in {home}/*.pid; do [ -e $former ] && grep -qs ^VmSize: /proc/$(cat $former)/status && \
-             [ $(cat $former.life) != $(cat {home}/life) ] && echo $former lives >>{home}/violations; done\n\
+            "for former in {home}/*.pid; do [ -e \"$former\" ] && grep -qs ^VmSize: /proc/$(cat \"$former\")/status && \
+             [ $(cat \"$former.life\") != $(cat {home}/life) ] && echo \"$former\" lives >>{home}/violations; done\n\
              cat {home}/life >{home}/{name}.pid.life; echo $$ >{home}/{name}.pid.new; \
              mv {home}/{name}.pid.new {home}/{name}.pid\n{rest}"
         );
