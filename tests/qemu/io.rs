@@ -106,7 +106,7 @@ fn modest(guest: &mut Guest) {
     let pid_of = pid(guest, "io-outside");
     let pss = guest.ok(&format!("sed -n 's/^Pss: *\\([0-9]*\\) kB/\\1/p' /proc/{pid_of}/smaps_rollup"));
     println!("PSS {pss} kB");
-    // What is shared is divided among few here; where all children run it is 150 at the most (tests/shipped_children.rs).
+    // What is shared is divided among few here; where all children run it is 150 on the average (tests/shipped_children.rs).
     assert!(pss.parse::<u32>().is_ok_and(|kb| kb <= 200), "{pss} kB");
     let slow = OUTSIDE.replace("100ms", "1h");
     guest.put_bytes(slow.as_bytes(), 0o644, "/etc/multusd.cfg");
