@@ -51,7 +51,7 @@ impl Follower {
         (self.next, self.file, self.offset) = (next, None, 0);
     }
 
-    /// The next rows, at most so many; none: there are none now. They are on storage.
+    /// The next rows, from as many files as they are in; fewer than so many: there are no more now. They are on storage.
     pub fn rows(&mut self, count_max: usize) -> io::Result<Rows> {
         let mut rows = Rows::default();
         let mut bytes = vec![0; READ_BYTES];
@@ -61,7 +61,11 @@ impl Follower {
             let begun = firsts.iter().rev().find(|first| **first <= self.next).or(firsts.first());
             let Some(first) = begun.copied() else { return Ok(rows) };
             if self.file.as_ref().is_none_or(|(open, _)| *open < first && self.is_at_end()) {
-                let file = File::open(self.directory.join(store::name_of(&self.record, first)))?;
+                let file = match File::open(self.directory.join(store::name_of(&self.record, first))) {
+                    // Removed since they were listed, being the oldest: there are others now.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    file => file?,
+                };
                 // Its name is on storage, too.
                 File::open(&self.directory)?.sync_all()?;
                 (self.file, self.offset) = (Some((first, file)), 0);
@@ -85,6 +89,7 @@ impl Follower {
                 self.file = None;
                 continue;
             };
+            let before = rows.lines.len();
             for line in bytes[..=last].split_inclusive(|byte| *byte == b'\n') {
                 if rows.lines.len() == count_max {
                     break;
@@ -95,8 +100,10 @@ impl Follower {
                 self.next = number + 1;
                 rows.lines.push(String::from_utf8_lossy(line.trim_ascii_end()).into_owned());
             }
-            if !rows.lines.is_empty() {
+            if rows.lines.len() > before {
                 file.sync_data()?;
+            }
+            if rows.lines.len() == count_max {
                 return Ok(rows);
             }
         }
