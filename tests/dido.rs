@@ -1,6 +1,6 @@
 //! `[dido:NAME]` between three machines: three instances in network namespaces of their own, and between them a network that loses,
-//! delays, turns around, doubles, cuts, records and replays. That network is a relay of the test's own, which does what netem(8) is
-//! told to: not every kernel has that, and it neither records nor replays.
+//! delays, turns around, doubles, cuts, records and replays. That network is a relay of the test's own: netem(8) neither records nor
+//! replays, and not every kernel has it. What it can do is tried with it in `tests/qemu/netem.rs`.
 
 mod harness;
 

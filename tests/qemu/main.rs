@@ -14,6 +14,7 @@ mod harness;
 mod io;
 mod latency;
 mod machine;
+mod netem;
 mod outputs;
 mod qmp;
 mod shipped;

@@ -5,12 +5,13 @@
  *   lines watch COUNT VALUE                    its next changes: level and microseconds, a line each
  *   lines silent COUNT PORT VALUE              writes coil 0 by Modbus and is silent: microseconds until the line is low,
  *                                              a line each
+ *   lines until LEVEL VALUE...                 microseconds of the clock when all are at this level, or now where none is named
  */
 #include "call.h"
 
 typedef unsigned long number;
 
-enum { OPENAT = 56, READ = 63, WRITE = 64, PREAD = 67, PWRITE = 68, EXIT = 93, CLOCK_GETTIME = 113,
+enum { OPENAT = 56, CLOSE = 57, READ = 63, WRITE = 64, PREAD = 67, PWRITE = 68, EXIT = 93, CLOCK_GETTIME = 113,
        CLOCK_NANOSLEEP = 115, SOCKET = 198, CONNECT = 203 };
 
 static void end(int code)
@@ -136,6 +137,18 @@ static void silent(number count, number port, const char *path)
 	}
 }
 
+static void until(char wanted, char **paths)
+{
+	for (; *paths; paths++) {
+		long file = open_file(*paths, 0);
+
+		while (level(file) != wanted)
+			sleep_until(now_us() + 500);
+		call(CLOSE, file, 0, 0, 0);
+	}
+	say(now_us(), '\n');
+}
+
 __attribute__((used)) static void run(long *stack)
 {
 	char **words = (char **)(stack + 1);
@@ -146,6 +159,9 @@ __attribute__((used)) static void run(long *stack)
 		break;
 	case 'w':
 		watch(value_of(words[2]), words[3]);
+		break;
+	case 'u':
+		until(words[2][0], words + 3);
 		break;
 	default:
 		silent(value_of(words[2]), value_of(words[3]), words[4]);
