@@ -5,7 +5,7 @@ mod harness;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::os::fd::AsRawFd;
+use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use std::time::Duration;
 use harness::mounts::{fill, in_own_mounts, memory_at};
 use harness::real::need_root;
 use harness::{Instance, await_condition, signal, supervisor_of, wait};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Says so many numbered lines, the last one also to standard error; says that it has, stays.
 const TALK: &str = "i=0\nwhile [ $i -lt ${1:-300} ]; do i=$((i+1)); echo \"line $i\"; done\necho \"error $i\" >&2\n\
@@ -20,6 +21,10 @@ const TALK: &str = "i=0\nwhile [ $i -lt ${1:-300} ]; do i=$((i+1)); echo \"line 
 
 /// A line per hundredth of a second, without end.
 const TICK: &str = "i=0\nwhile :; do i=$((i+1)); echo \"tick $i\"; \"${0%/*}/sleeper\" 0.01; done";
+
+/// Fills any pipe within seconds; not faster than the log takes it on a machine that does much else.
+const FLOOD: &str = "while :; do i=0; while [ $i -lt 100 ]; do i=$((i+1)); echo yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy; done\n\
+                     \"${0%/*}/sleeper\" 0.1; done";
 
 /// Nothing is written by time.
 const LATE: &str = "[log]\nflush = 1h\n";
@@ -241,22 +246,21 @@ fn a_follower_of_all_sees_a_program_that_comes_later() {
 
 #[test]
 fn a_follower_that_never_reads_disturbs_nobody() {
-    let flood = "[program:flood]\ncommand = /bin/sh -c 'while :; do echo yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy; done'\n\
-                 [log]\nram_only = yes\n";
-    let mut instance = instance("log-deaf", &format!("{TICKER}{flood}"));
+    let flood = "[program:flood]\ncommand = %(here)s/flood\n[log]\nram_only = yes\n";
+    let scripts = [("tick", TICK), ("flood", FLOOD)];
+    let mut instance = Instance::scripted("log-deaf", "", &scripts, &format!("{TICKER}{flood}"));
     // Its pipe is full at once, and stays so.
     let mut command = Command::new(harness::binary());
     command.arg("multusctl").arg("--run-dir").arg(instance.run_dir()).args(["log", "-f"]);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let (_unread, full) = std::io::pipe().unwrap();
+    command.stdin(Stdio::null()).stdout(full.try_clone().unwrap()).stderr(Stdio::null());
     let mut deaf = command.spawn().unwrap();
-    let pipe = deaf.stdout.as_ref().unwrap().as_raw_fd();
-    let waiting = || {
-        let mut count: libc::c_int = 0;
-        // SAFETY: FIONREAD writes one int.
-        unsafe { libc::ioctl(pipe, libc::FIONREAD, &mut count) };
-        count
+    // How many bytes that are depends on how large the writes were.
+    let is_full = || {
+        let mut ends = [PollFd::new(full.as_fd(), PollFlags::POLLOUT)];
+        poll(&mut ends, PollTimeout::ZERO) == Ok(0)
     };
-    assert!(await_condition(|| waiting() >= 60_000), "{}", instance.log());
+    assert!(await_condition(is_full), "{}", instance.log());
     let said = |name: &str| {
         let text = instance.ctl_ok(&["log", "--usage", name]);
         text.lines().nth(1).unwrap().split_whitespace().map(str::to_owned).collect::<Vec<_>>()

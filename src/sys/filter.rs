@@ -73,10 +73,7 @@ fn run(command: &[String], input: BorrowedFd, output: BorrowedFd, timeout_ms: u1
     if !poll::wait_readable(handle.as_fd(), Some(timeout_ms)) {
         process::signal_process(handle.as_fd(), libc::SIGKILL)?;
     }
-    let mut status = 0;
-    // SAFETY: integers, and one that lives across the call.
-    unsafe { libc::waitpid(pid as libc::pid_t, &mut status, 0) };
-    Ok(status)
+    Ok(process::wait_for(pid))
 }
 
 #[cfg(test)]

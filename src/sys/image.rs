@@ -6,10 +6,9 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
-use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag};
+use nix::fcntl::AtFlags;
 
-use super::{SysError, check, file};
+use super::{SysError, check, elf, file, process};
 
 /// What the copy is called: `/proc/PID/exe` leads to `/memfd:multusd (deleted)`.
 const NAME: &CStr = c"multusd";
@@ -17,8 +16,8 @@ const NAME: &CStr = c"multusd";
 /// Of our own command line; a longer one is not ours.
 const COMMAND_LINE_BYTES_MAX: usize = 64 * 1024;
 
-/// Copied so much at once.
-const BLOCK_BYTES: usize = 64 * 1024;
+/// Of an executable that is copied: far larger than ours, with all a debugger wants.
+const IMAGE_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// This process runs a copy in memory.
 pub fn is_copy() -> bool {
@@ -31,7 +30,7 @@ pub fn is_copy() -> bool {
 pub fn become_copy() -> Result<(), SysError> {
     if is_copy() {
         // The kernel names it by a number.
-        super::process::set_title(NAME);
+        process::set_title(NAME);
         return Ok(());
     }
     let copy = copy()?;
@@ -54,18 +53,40 @@ pub fn become_copy() -> Result<(), SysError> {
     }
 }
 
+/// The copy. Where it can be, all processes of it are at one address, at which the kernel has put us, and share what else each would
+/// write as it starts (`elf`): some 40 kB for every bundled child. Another start, another address.
 fn copy() -> Result<OwnedFd, SysError> {
-    let from = file::open_path(Path::new("/proc/self/exe"), OFlag::O_RDONLY, 0)?;
-    let to = executable_memory()?;
-    let mut bytes = vec![0; BLOCK_BYTES];
-    loop {
-        match nix::unistd::read(&from, &mut bytes) {
-            Ok(0) => break,
-            Ok(count) => file::append(to.as_fd(), &bytes[..count])?,
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(SysError::of("read")(errno)),
+    let bytes = file::read_bounded(Path::new("/proc/self/exe"), IMAGE_BYTES_MAX)?;
+    // SAFETY: getauxval has no preconditions.
+    let program_headers = unsafe { libc::getauxval(libc::AT_PHDR) };
+    if let Some(settled) = elf::settle(&bytes, program_headers as u64) {
+        let copy = sealed(&settled)?;
+        if runs(&copy) {
+            return Ok(copy);
         }
     }
+    sealed(&bytes)
+}
+
+/// It is tried: with a kernel that will not have it there, all would end here.
+fn runs(copy: &OwnedFd) -> bool {
+    let (Ok(null), Ok(pid)) = (file::null(), process::fork()) else { return false };
+    let Some(pid) = pid else {
+        // What it says is no matter.
+        for descriptor in [libc::STDOUT_FILENO, libc::STDERR_FILENO] {
+            // SAFETY: a descriptor of ours and a plain number, in a process that has only this thread.
+            unsafe { libc::dup2(null.as_raw_fd(), descriptor) };
+        }
+        let (words, environment) = ([NAME, c"--version"], [] as [&CStr; 0]);
+        let _ = nix::unistd::execveat(copy.as_fd(), c"", &words, &environment, AtFlags::AT_EMPTY_PATH);
+        process::end(127);
+    };
+    process::wait_for(pid) == 0
+}
+
+fn sealed(bytes: &[u8]) -> Result<OwnedFd, SysError> {
+    let to = executable_memory()?;
+    file::append(to.as_fd(), bytes)?;
     let seals = libc::F_SEAL_WRITE | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
     // SAFETY: fcntl with an integer argument on a descriptor we own.
     check("fcntl(F_ADD_SEALS)", unsafe { libc::fcntl(to.as_raw_fd(), libc::F_ADD_SEALS, seals) })?;

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod console;
 pub mod control_client;
 pub mod counter;
+pub mod elf;
 pub mod entry;
 pub mod exec;
 pub mod file;

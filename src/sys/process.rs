@@ -283,10 +283,12 @@ pub fn reap(pid: u32) {
     unsafe { libc::waitpid(pid as libc::pid_t, ptr::null_mut(), libc::WNOHANG) };
 }
 
-/// Waits for the end of a child of ours, and takes it away (waitpid(2)).
-pub fn wait_for(pid: u32) {
-    // SAFETY: integers; no status wanted.
-    unsafe { libc::waitpid(pid as libc::pid_t, ptr::null_mut(), 0) };
+/// Waits for the end of a child of ours, and takes it away; its status (waitpid(2)), 0 where all was well, -1 where it is none.
+pub fn wait_for(pid: u32) -> i32 {
+    let mut status = -1;
+    // SAFETY: integers, and one that lives across the call.
+    unsafe { libc::waitpid(pid as libc::pid_t, &mut status, 0) };
+    status
 }
 
 /// Kills the children of this process, and those that come to it as orphans meanwhile, until none
