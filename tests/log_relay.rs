@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use harness::mounts::{in_own_mounts, make_node, memory_at};
 use harness::real::{need_root, status_line};
-use harness::{Instance, PATIENCE};
+use harness::{Instance, PATIENCE, uninterrupted};
 
 /// Says something on both streams, stays.
 const TALK: &str = "echo hello\necho trouble >&2\nexec \"${0%/*}/sleeper\" 1000";
@@ -25,7 +25,7 @@ fn config(log: &str, keys: &str) -> String {
 fn two(mut receive: impl FnMut(&mut [u8]) -> std::io::Result<usize>) -> [String; 2] {
     let mut take = || {
         let mut buffer = [0; 2048];
-        let length = receive(&mut buffer).expect("a message in time");
+        let length = uninterrupted(|| receive(&mut buffer)).expect("a message in time");
         String::from_utf8(buffer[..length].to_vec()).unwrap()
     };
     let mut found = [take(), take()];
@@ -68,10 +68,10 @@ fn the_local_syslog_hears_what_it_is_to_hear_and_nothing_else() {
         let text = config("", "stderr_syslog = true");
         let mut instance = Instance::scripted("relaylocal", "", &[("talk", TALK)], &text);
         let mut buffer = [0; 2048];
-        let length = receiver.recv(&mut buffer).unwrap();
+        let length = uninterrupted(|| receiver.recv(&mut buffer)).unwrap();
         instance.quit_clean();
         receiver.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
-        let more = receiver.recv(&mut [0; 2048]);
+        let more = uninterrupted(|| receiver.recv(&mut [0; 2048]));
         assert_eq!(str::from_utf8(&buffer[..length]), Ok("<28>pump: trouble"));
         assert!(more.is_err(), "standard output was not asked for");
     });

@@ -292,6 +292,17 @@ pub fn await_condition(mut condition: impl FnMut() -> bool) -> bool {
     true
 }
 
+/// What a signal interrupts is begun again. A call with a time limit is not by itself, and a machine that stands still for a moment
+/// interrupts it, too (signal(7)).
+pub fn uninterrupted<T>(mut call: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
 pub fn signal(pid: u32, signal: i32) {
     assert!(pid > 1, "0 would be the tests themselves");
     // SAFETY: integers; the pid is one a test started.
