@@ -122,10 +122,10 @@ impl Daemon {
                 ));
             }
         }
-        if let Some(name) = &config.daemon.hostname {
-            if let Err(error) = machine::set_host_name(name) {
-                daemon.say_limitation(format_args!("hostname = {name}: {error}"));
-            }
+        if let Some(name) = &config.daemon.hostname
+            && let Err(error) = machine::set_host_name(name)
+        {
+            daemon.say_limitation(format_args!("hostname = {name}: {error}"));
         }
         let memory = file::memory(c"multusd-config")?;
         file::append(std::os::fd::AsFd::as_fd(&memory), &prepared.packed())?;
@@ -330,11 +330,11 @@ impl Daemon {
         let length = saved.len();
         saved.copy_from_slice(&words[..length]);
         self.core.adopt(now, child, rules, saved);
-        if let Some(status) = self.core.status(child) {
-            if let Some(entry) = self.entry(child) {
-                entry.published = status.state;
-                super::report::explain_end(entry, status.last_end);
-            }
+        if let Some(status) = self.core.status(child)
+            && let Some(entry) = self.entry(child)
+        {
+            entry.published = status.state;
+            super::report::explain_end(entry, status.last_end);
         }
         self.equip(child);
         self.watch_process(child);

@@ -44,10 +44,10 @@ impl Progress {
 
     /// The client is gone; nobody waits for the outcome.
     pub fn forget_client(&mut self, index: usize) {
-        if let Some((client, _)) = &mut self.loading {
-            if *client == Some(index) {
-                *client = None;
-            }
+        if let Some((client, _)) = &mut self.loading
+            && *client == Some(index)
+        {
+            *client = None;
         }
     }
 
