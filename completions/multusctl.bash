@@ -27,7 +27,7 @@ _multusctl() {
         esac
     done
     case $command in
-        '') words='status start stop restart once pause cont signal reload log events inputs outputs beat watchdog values publish reasons reboot poweroff quit check new key help version completion' ;;
+        '') words='status start stop restart once pause cont signal reload log events inputs outputs beat watchdog values publish reasons reboot poweroff renew quit check new key help version completion' ;;
         status) options=' --json --watch'; words="all $(_multusctl_names)" ;;
         start) options=' --wait'; words="all $(_multusctl_names)" ;;
         stop) options=' --wait'; words="all $(_multusctl_names)" ;;
@@ -52,7 +52,7 @@ _multusctl() {
         check) files=1 ;;
         new) options=' --lang' ;;
         key) options=' --show --set --force' ;;
-        help) words="status start stop restart once pause cont signal reload log events inputs outputs beat watchdog values publish reasons reboot poweroff quit check new key help version completion keys" ;;
+        help) words="status start stop restart once pause cont signal reload log events inputs outputs beat watchdog values publish reasons reboot poweroff renew quit check new key help version completion keys" ;;
         completion) words="bash zsh fish" ;;
     esac
     if [[ $word == -* ]]; then

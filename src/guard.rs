@@ -53,6 +53,13 @@ pub fn run(supervise: &dyn Fn(&'static Page) -> i32) -> u8 {
 
 /// `image`: why the executable is not in memory; 0: it is.
 fn prepare(image: i32) -> Result<&'static Page, SysError> {
+    // The same process, and as it was but for its executable: mask, children, descriptors.
+    if let Some(page) = image::adopted().and_then(Page::adopt) {
+        page.let_inherit(false);
+        page.keep(Keep::Image, None);
+        page.not_renewed.store(0, SeqCst);
+        return Ok(page);
+    }
     // Whatever our starter left open would reach every program.
     file::close_range(3, i32::MAX);
     signal::block()?;
@@ -243,9 +250,13 @@ impl Guard {
     /// The supervisor is dead: what it opened for itself is closed, what it kept stays.
     fn replace(&mut self) -> Instant {
         self.page.supervisor.store(0, SeqCst);
-        self.page.supervisor_restarts.fetch_add(1, SeqCst);
         self.page.close_all_but_kept();
         self.unheard = None;
+        if self.page.renew.swap(0, SeqCst) != 0 {
+            self.renew();
+            return clock::now();
+        }
+        self.page.supervisor_restarts.fetch_add(1, SeqCst);
         let now = clock::now();
         if now.since(self.started) >= SUPERVISOR_SETTLED {
             self.failures = 0;
@@ -259,6 +270,17 @@ impl Guard {
         // Nobody judges the programs, which may drive their outputs on: forced again at each failure.
         force_all_safe(self.page.outputs());
         now + Millis(10_u64 << self.failures.saturating_sub(4).min(10)).min(SUPERVISOR_PAUSE_MAX)
+    }
+
+    /// Goes on as another executable, or, where that fails, as before.
+    fn renew(&self) {
+        let kept = [Keep::Image, Keep::Page].map(|which| self.page.kept(which));
+        let [Some(image), Some(page)] = kept else { return };
+        self.page.let_inherit(true);
+        let error = image::become_renewed(poll::borrow(image), page);
+        self.page.let_inherit(false);
+        self.page.keep(Keep::Image, None);
+        self.page.not_renewed.store(error.errno, SeqCst);
     }
 
     /// Everything is done: whoever is left among our descendants is killed, then multusd ends. The

@@ -32,6 +32,7 @@ fn run(arguments: Vec<OsString>) -> u8 {
             guard::run(&|page| daemon::run(page, &options))
         }
         ctl::DaemonCall::Check(path) => daemon::check(&path, child::CHILDREN),
+        ctl::DaemonCall::Adopts(layout, config) => daemon::adopts(&layout, &config, child::CHILDREN),
         ctl::DaemonCall::Applets => ctl::print(&applets::links()).unwrap_or(ctl::Exit::Failed) as u8,
         ctl::DaemonCall::Print(text) => ctl::print(&text).unwrap_or(ctl::Exit::Failed) as u8,
         ctl::DaemonCall::Wrong(text) => {

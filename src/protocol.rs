@@ -96,6 +96,8 @@ pub enum Request {
     Values { from: u16 },
     /// Publish a value: `outside -23.5 unit=C raw=17 for=5s`.
     Publish { text: Text },
+    /// Go on as the executable that is on storage now; programs run on. `Reply::Done` just before, then the connection ends.
+    Renew,
 }
 packed!(enum Request {
     0 Daemon,
@@ -120,7 +122,11 @@ packed!(enum Request {
     19 Reasons,
     20 Values { from },
     21 Publish { text },
+    22 Renew,
 });
+
+/// Begins the limitation that says why `Request::Renew` had no effect, though it was agreed to.
+pub const NOT_RENEWED: &str = "the former multusd goes on: ";
 
 /// A level by any of its names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -56,6 +56,7 @@ fn requests() -> Vec<(&'static str, Request)> {
         ("Reasons", Request::Reasons),
         ("Values", Request::Values { from: 16 }),
         ("Publish", Request::Publish { text: text("outside -23.5 unit=C raw=17 for=5s") }),
+        ("Renew", Request::Renew),
     ]
 }
 
@@ -71,6 +72,7 @@ fn request_kind(request: &Request) -> usize {
         Request::Reload { .. } => 5,
         Request::Subscribe => 6,
         Request::Quit => 7,
+        Request::Renew => 22,
         Request::Shutdown { .. } => 8,
         Request::CancelShutdown => 9,
         Request::Page { .. } => 10,
@@ -87,7 +89,7 @@ fn request_kind(request: &Request) -> usize {
         Request::Publish { .. } => 21,
     }
 }
-const REQUEST_KINDS: usize = 22;
+const REQUEST_KINDS: usize = 23;
 
 fn reply_kind(reply: &Reply) -> usize {
     match reply {

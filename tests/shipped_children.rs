@@ -159,6 +159,14 @@ fn all_processes_share_the_executables_tables_at_an_address_that_is_another_at_e
             assert_eq!(of_child, place, "{name}");
             assert!((1..=OWN_KB_MAX).contains(&own), "{name}: {own} kB");
         }
+        // Another executable that takes over is where this one was.
+        let done = Command::new(target().join("dist/x86_64/multusd"))
+            .arg0("multusctl")
+            .args(["--run-dir", all.here.join("run").to_str().unwrap(), "renew"])
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        assert_eq!(executable_of(all.multusd.id()).0, place);
         places.push(place);
     }
     assert_ne!(places[0], places[1], "nobody can know where it is");

@@ -40,6 +40,7 @@ fn is_for_everybody(request: &Request) -> bool {
         | Request::ReloadProgram { .. }
         | Request::Reload { .. }
         | Request::Quit
+        | Request::Renew
         | Request::Shutdown { .. }
         | Request::CancelShutdown
         | Request::SetOutput { .. }

@@ -21,6 +21,9 @@ pub enum DaemonCall {
     Check(String),
     /// Print the names that are to be links to this binary.
     Applets,
+    /// Say by the exit code whether this executable can go on with what another has begun: what that one knows, and the number of
+    /// a descriptor. Asked by multusd itself.
+    Adopts(String, String),
     /// Print this, and that is all.
     Print(String),
     /// Nothing that can be understood.
@@ -56,6 +59,10 @@ fn read(
             Long("check") => check = true,
             // `multusd --check FILE`, as `multusctl check FILE`.
             Value(file) if check && config.is_none() => config = Some(file.into()),
+            Long("adopts") => {
+                let mut word = || parser.value().map(|word| word.to_string_lossy().into_owned());
+                return Ok(DaemonCall::Adopts(word()?, word()?));
+            }
             Long("applets") => return Ok(DaemonCall::Applets),
             Long("help") | Short('h') => return Ok(DaemonCall::Print(help(applets))),
             Long("version") => {

@@ -4,7 +4,7 @@
 use super::daemon::{Daemon, not_understood, refused, unexpected};
 use super::wait::{self, Goal};
 use super::{Call, Exit, Failure, Outcome, complain, fail, nearest, print, signals, words};
-use crate::protocol::{Name, Order, Refusal, Reply, Request, Shutdown};
+use crate::protocol::{NOT_RENEWED, Name, Order, Refusal, Reply, Request, Shutdown};
 use crate::time::Millis;
 
 /// `start`
@@ -159,6 +159,19 @@ fn shutdown(call: &Call, how: Shutdown) -> Outcome {
         (false, after) => Request::Shutdown { how, in_ms: after.unwrap_or(Millis::ZERO).0 },
     };
     plain(&mut Daemon::connect(call)?, &mut request)
+}
+
+/// `renew`
+pub fn renew(call: &Call) -> Outcome {
+    let mut daemon = Daemon::connect(call)?;
+    plain(&mut daemon, &mut Request::Renew)?;
+    daemon.ended()?;
+    // Its successor listens at the same socket.
+    let about = Daemon::connect(call)?.about()?;
+    if let Some(why) = about.limitations.iter().find(|words| words.starts_with(NOT_RENEWED)) {
+        return fail(Exit::Failed, words::clean(why));
+    }
+    print(&["multusd ", &words::clean(&about.version), " goes on; programs run on\n"].concat())
 }
 
 /// `quit`

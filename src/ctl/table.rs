@@ -342,6 +342,16 @@ pub const COMMANDS: &[Command] = &[
         run: orders::power_off,
     },
     Command {
+        name: "renew",
+        arguments: "",
+        count: 0..=0,
+        takes: Takes::Nothing,
+        options: &[],
+        what: "Goes on as the multusd that is on storage now, another version maybe; programs run on.",
+        more: "It is tried first. One that does not run here, or cannot take over from this version, changes nothing.",
+        run: orders::renew,
+    },
+    Command {
         name: "quit",
         arguments: "",
         count: 0..=0,

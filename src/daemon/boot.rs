@@ -213,6 +213,7 @@ impl Daemon {
             note: Text::new(),
             limitations: heapless::Vec::new(),
             reload: reload::Progress::default(),
+            renewing: None,
             end: shutdown::End::default(),
             outputs: Vec::new(),
             inputs: Vec::new(),

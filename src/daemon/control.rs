@@ -64,6 +64,7 @@ impl Daemon {
                 self.stop_everything();
                 done(format_args!("stopping everything"))
             }
+            Request::Renew => return self.start_renewal(index),
             Request::Shutdown { how, in_ms } => self.plan_shutdown(how, Millis(in_ms)),
             Request::CancelShutdown => self.cancel_shutdown(),
             Request::Page { from } => self.reload.page(from),
@@ -95,6 +96,10 @@ impl Daemon {
         self.open_promises(&mut add);
         self.watch_limitations(&mut add);
         self.log_limitations(&mut add);
+        match self.page.not_renewed.load(SeqCst) {
+            0 => {}
+            errno => add(format_args!("{}{}", protocol::NOT_RENEWED, crate::sys::describe(errno))),
+        }
         if let Some(why) = self.why_gate_is_closed() {
             add(format_args!("{why}"));
         }

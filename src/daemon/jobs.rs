@@ -33,12 +33,14 @@ pub enum Job {
     Boots,
     /// Keeps how often inputs have changed.
     Counts,
+    /// Reads and tries the executable that multusd is to become.
+    Renew,
 }
 
 impl Job {
     /// All of them.
     pub const ALL: [Job; OWN_JOB_COUNT] =
-        [Job::Load, Job::Save, Job::Find, Job::Verify, Job::Temperature, Job::Boots, Job::Counts];
+        [Job::Load, Job::Save, Job::Find, Job::Verify, Job::Temperature, Job::Boots, Job::Counts, Job::Renew];
 }
 
 /// How to find every process of a program.

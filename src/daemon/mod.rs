@@ -36,6 +36,7 @@ mod outputs;
 mod outputs_told;
 mod perform;
 mod reload;
+mod renew;
 mod report;
 mod shutdown;
 mod spec;
@@ -72,6 +73,7 @@ use in_force::InForce;
 use inputs::Input;
 use news::{News, travel};
 use outputs::Output;
+pub use renew::adopts;
 use spec::Base;
 pub use system::system;
 use table::{Entry, write_cut};
@@ -179,6 +181,8 @@ struct Daemon {
     /// What cannot be done here.
     limitations: heapless::Vec<Text, LIMITATION_COUNT_MAX>,
     reload: reload::Progress,
+    /// The client that waits for another executable, while a job tries it.
+    renewing: Option<usize>,
     end: shutdown::End,
     outputs: Vec<Output>,
     inputs: Vec<Input>,

@@ -138,6 +138,7 @@ impl Daemon {
             Job::Temperature => {}
             Job::Boots => self.boots_were_kept(code),
             Job::Counts => self.counts_were_kept(code),
+            Job::Renew => self.finish_renewal(code),
             Job::Find => self.take_found_line(code),
             Job::Verify => self.finish_verifying(code == 0),
             Job::Save if code == 0 => {}

@@ -205,11 +205,13 @@ pub struct Surroundings<'a> {
 pub struct Base(Rc<[CString]>);
 
 /// Variables by which our own starter addresses us; not theirs to hear.
-const NOT_INHERITED: [&str; 13] = [
+const NOT_INHERITED: [&str; 15] = [
+    "MULTUSD_ADOPTED",
     "MULTUSD_CHANGES",
     "MULTUSD_HEARTBEAT",
     "MULTUSD_HEARTBEAT_USEC",
     "MULTUSD_INPUTS",
+    "MULTUSD_ORIGIN",
     "MULTUSD_OUTPUTS",
     "MULTUSD_VALUES",
     "NOTIFY_SOCKET",

@@ -6,7 +6,7 @@
 //! word either old or new, and words that belong together carry the generation they belong to.
 
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::SeqCst};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use super::SysError;
 use super::input::InputSlot;
@@ -18,14 +18,15 @@ use crate::limits::{CHILD_COUNT_MAX, INPUT_COUNT_MAX, OUTPUT_COUNT_MAX, WATCHDOG
 pub use super::slot::{ExitRecord, KEPT_PER_PROGRAM, KeepForProgram, SAVED_WORDS_MAX, Slot};
 
 /// Jobs of the daemon's own that run beside the programs' (see `daemon::jobs`).
-pub const OWN_JOB_COUNT: usize = 7;
+pub const OWN_JOB_COUNT: usize = 8;
 
 /// All slots: programs, their hooks (one each), own jobs.
 pub const SLOT_COUNT: usize = 2 * CHILD_COUNT_MAX + OWN_JOB_COUNT;
 
 /// "multusd" and a zero byte.
 const MAGIC: u64 = u64::from_le_bytes(*b"multusd\0");
-/// Raised when the layout changes; a guard and its supervisor are always one binary.
+/// Raised when anything changes of what a supervisor finds here or behind kept descriptors: another version that is to go on with it
+/// must know all of it (see `daemon::renew`).
 const VERSION: u32 = 1;
 
 /// Descriptors the daemon keeps that belong to no program; index into [`Page::kept`].
@@ -68,6 +69,10 @@ pub enum Keep {
     Changes,
     /// What was kept of the inputs' edges, a memory file: see `daemon::counts`.
     Counts,
+    /// This page.
+    Page,
+    /// The executable that guard and supervisor are to become, a memory file: see `daemon::renew`.
+    Image,
     /// Number of the above.
     Count,
 }
@@ -138,6 +143,10 @@ pub struct Page {
     pub gate: AtomicU32,
     /// Why the executable is not in memory (an errno); 0: it is.
     pub image: AtomicI32,
+    /// When this supervisor has ended, the guard becomes `Keep::Image`.
+    pub renew: AtomicU32,
+    /// Why it could not (an errno); 0: it could, or was never asked to.
+    pub not_renewed: AtomicI32,
     /// The number of the next event, for a successor; 0: there was none.
     pub events: AtomicU64,
     /// Slots of programs that were ever in use: the guard looks no further.
@@ -154,6 +163,13 @@ pub struct Page {
     pub inputs: [InputSlot; INPUT_COUNT_MAX],
 }
 
+/// All descriptors that may be kept.
+const KEPT_COUNT_MAX: usize = KEPT_PER_PROGRAM * CHILD_COUNT_MAX
+    + OUTPUT_COUNT_MAX
+    + INPUT_COUNT_MAX
+    + 2 * WATCHDOG_COUNT_MAX
+    + Keep::Count as usize;
+
 const _: () = assert!(core::mem::size_of::<Page>() < 512 * 1024, "the page is memory that is always ours");
 
 impl Page {
@@ -161,11 +177,45 @@ impl Page {
     pub fn create() -> Result<&'static Page, SysError> {
         let length = core::mem::size_of::<Page>();
         let file = super::file::sealed_memory(c"multusd-adoption", length as u32)?;
+        let page = Page::map(&file)?;
+        // SAFETY: zeroed (a valid Page: integers and atomics); the three plain fields are written here, before any other
+        // reference exists, and never again.
+        let page = unsafe {
+            (*page).magic = MAGIC;
+            (*page).version = VERSION;
+            (*page).length = length as u32;
+            &*page
+        };
+        page.keep(Keep::Page, Some(file));
+        Ok(page)
+    }
+
+    /// The page that another guard has made, behind a descriptor that it has left. `None`: it is none, or of another version.
+    pub fn adopt(number: RawFd) -> Option<&'static Page> {
+        // SAFETY: a number that is not open is an error of fstat.
+        let file = unsafe { BorrowedFd::borrow_raw(number) };
+        let length = nix::sys::stat::fstat(file).ok()?.st_size;
+        if length != core::mem::size_of::<Page>() as libc::off_t {
+            return None;
+        }
+        // SAFETY: as long as a Page, whose every bit pattern is valid; nobody writes the plain fields any more.
+        let page = unsafe { &*Page::map(&file).ok()? };
+        page.is_sound().then_some(page)
+    }
+
+    /// Says of whoever is to adopt a page of ours what it must know.
+    pub fn layout() -> String {
+        [VERSION as usize, core::mem::size_of::<Page>(), OWN_JOB_COUNT]
+            .map(|number| number.to_string())
+            .join("-")
+    }
+
+    fn map(file: &impl AsRawFd) -> Result<*mut Page, SysError> {
         // SAFETY: a new shared mapping of our own file, nobody's memory is replaced.
         let address = unsafe {
             libc::mmap(
                 core::ptr::null_mut(),
-                length,
+                core::mem::size_of::<Page>(),
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_SHARED,
                 file.as_raw_fd(),
@@ -175,16 +225,8 @@ impl Page {
         if address == libc::MAP_FAILED {
             return Err(SysError::last("mmap"));
         }
-        let page = address.cast::<Page>();
-        // SAFETY: the mapping is as long as Page, page-aligned, zeroed (a valid Page: integers
-        // and atomics), is never unmapped, and the seals keep its file from shrinking. The three
-        // plain fields are written here, before any other reference exists, and never again.
-        unsafe {
-            (*page).magic = MAGIC;
-            (*page).version = VERSION;
-            (*page).length = length as u32;
-            Ok(&*page)
-        }
+        // As long as Page, page-aligned, never unmapped; the seals keep its file from shrinking.
+        Ok(address.cast())
     }
 
     /// The layout is the one this binary knows.
@@ -312,10 +354,16 @@ impl Page {
 
     /// Guard, between two supervisors: closes every descriptor (3 and above) that is not kept.
     pub fn close_all_but_kept(&self) {
-        const LINES: usize = OUTPUT_COUNT_MAX + INPUT_COUNT_MAX + 2 * WATCHDOG_COUNT_MAX;
-        let mut kept_numbers =
-            heapless::Vec::<i32, { KEPT_PER_PROGRAM * CHILD_COUNT_MAX + LINES + Keep::Count as usize }>::new(
-            );
+        super::file::close_all_but(&mut self.all_kept());
+    }
+
+    /// Guard, before and after it becomes another executable: whether that has what is kept.
+    pub fn let_inherit(&self, inherited: bool) {
+        self.all_kept().into_iter().for_each(|number| super::process::set_inherited(number, inherited));
+    }
+
+    fn all_kept(&self) -> heapless::Vec<i32, KEPT_COUNT_MAX> {
+        let mut numbers = heapless::Vec::new();
         let used = (self.program_slots.load(SeqCst) as usize).min(CHILD_COUNT_MAX);
         let cells = self.slots[..used].iter().flat_map(|slot| &slot.kept).chain(&self.kept);
         let lines =
@@ -323,9 +371,9 @@ impl Page {
         let watchdogs = self.watchdogs.iter().flat_map(WatchdogSlot::cells);
         for number in cells.chain(lines).chain(watchdogs).filter_map(kept) {
             // Cannot be full: it has a place for every cell.
-            let _ = kept_numbers.push(number);
+            let _ = numbers.push(number);
         }
-        super::file::close_all_but(&mut kept_numbers);
+        numbers
     }
 }
 

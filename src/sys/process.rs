@@ -102,6 +102,12 @@ pub fn fork_into_group(group: BorrowedFd) -> Result<Option<u32>, SysError> {
     unsafe { clone_into(libc::CLONE_PARENT, group) }
 }
 
+/// Whether a program that this process turns into has the descriptor, too (fcntl(2), FD_CLOEXEC).
+pub fn set_inherited(number: i32, inherited: bool) {
+    // SAFETY: integers; a number that is not open is an error and no more.
+    unsafe { libc::fcntl(number, libc::F_SETFD, if inherited { 0 } else { libc::FD_CLOEXEC }) };
+}
+
 /// From now on this process is killed when its parent dies (PR_SET_PDEATHSIG). False: it has died
 /// already, before it could say anything by that.
 pub fn die_with(parent: u32) -> bool {
