@@ -5,6 +5,7 @@
 //! No policy, no heap after the start, no input but signals: what does not happen here cannot go
 //! wrong here. It waits in one place, `sigtimedwait`.
 
+use std::path::Path;
 use std::sync::atomic::Ordering::SeqCst;
 
 use nix::sys::signal::Signal;
@@ -13,7 +14,7 @@ use crate::limits::{BEAT_SILENCE_MS_MAX, FIRST_BEAT_MS_MAX, SUPERVISOR_SILENCE_M
 use crate::sys::output::force_all_safe;
 use crate::sys::page::{Keep, Page, request};
 use crate::sys::watchdog::WatchdogSlot;
-use crate::sys::{SysError, clock, file, image, memory, poll, process, signal};
+use crate::sys::{SysError, clock, file, image, memory, poll, process, signal, socket};
 use crate::time::{Instant, Millis};
 
 /// A supervisor that lived this long had no trouble starting: many times what taking over needs,
@@ -21,6 +22,9 @@ use crate::time::{Instant, Millis};
 const SUPERVISOR_SETTLED: Millis = Millis(200);
 /// The longest pause between two supervisors. Children run on meanwhile.
 const SUPERVISOR_PAUSE_MAX: Millis = Millis(5000);
+
+/// Ends at the start that are no series yet.
+const FAILURES_OF_NO_SERIES: u32 = 4;
 
 /// How long the guard waits for the last of its descendants to die.
 const LEAVING_MAX: Millis = Millis(10_000);
@@ -42,6 +46,7 @@ pub fn run(supervise: &dyn Fn(&'static Page) -> i32) -> u8 {
             missed: Millis::ZERO,
             patience: Millis::ZERO,
             hardening: (false, 0),
+            starter: Starter::new(page),
         }
         .watch(supervise),
         Err(error) => {
@@ -93,6 +98,54 @@ struct Guard {
     patience: Millis,
     /// Memory locked, real-time priority: see `Page::harden`.
     hardening: (bool, u8),
+    starter: Starter,
+}
+
+/// Who started multusd and wants to hear of it (sd_notify(3)): systemd, mostly.
+struct Starter {
+    page: &'static Page,
+    /// It is told twice as often as it expects.
+    pace: Option<Millis>,
+    told: Instant,
+    knows_that_it_is_up: bool,
+}
+
+impl Starter {
+    /// As the environment says: `NOTIFY_SOCKET`, and, where they are meant for this process, `WATCHDOG_USEC` and `WATCHDOG_PID`.
+    fn new(page: &'static Page) -> Starter {
+        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        let number = |name| variable(name)?.to_str()?.parse::<u64>().ok();
+        let socket = variable("NOTIFY_SOCKET").and_then(|path| socket::connect_notify(Path::new(&path)).ok());
+        let is_meant = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
+        let expected =
+            number("WATCHDOG_USEC").filter(|_| is_meant && socket.is_some()).map(|usec| Millis(usec / 1000));
+        page.expected_ms.store(expected.map_or(0, |time| time.0.min(u64::from(u32::MAX)) as u32), SeqCst);
+        let pace = expected.map(|time| Millis((time.0 / 2).max(1)));
+        page.keep(Keep::Starter, socket);
+        Starter { page, pace, told: Instant::default(), knows_that_it_is_up: false }
+    }
+
+    /// Tells what is due; when the next is. Never waits: a message that finds no room is followed by another.
+    fn tell(&mut self, is_up: bool, is_well: bool) -> Option<Instant> {
+        let socket = poll::borrow(self.page.kept(Keep::Starter)?);
+        if is_up && !self.knows_that_it_is_up {
+            self.knows_that_it_is_up = socket::send(socket, b"READY=1");
+        }
+        let (pace, now) = (self.pace?, clock::now());
+        if self.told + pace <= now {
+            self.told = now;
+            if is_well {
+                socket::send(socket, b"WATCHDOG=1");
+            }
+        }
+        Some(self.told + pace)
+    }
+
+    fn stops(&self) {
+        if let Some(number) = self.page.kept(Keep::Starter) {
+            socket::send(poll::borrow(number), b"STOPPING=1");
+        }
+    }
 }
 
 impl Guard {
@@ -109,7 +162,12 @@ impl Guard {
                 (None, Some((since, _))) => Some(since + Millis(SUPERVISOR_SILENCE_MS_MAX)),
                 (None, None) => None,
             };
-            let signal = signal::wait(deadline.into_iter().chain(self.echo()).min());
+            let echo = self.echo();
+            // A supervisor that is silent, or does not come up, is the guard's to repair, until that does not help.
+            let is_well = self.failures <= FAILURES_OF_NO_SERIES
+                && self.missed < self.patience + Millis(BEAT_SILENCE_MS_MAX);
+            let report = self.starter.tell(self.page.is_up.load(SeqCst) != 0, is_well);
+            let signal = signal::wait(deadline.into_iter().chain(echo).chain(report).min());
             self.harden();
             match signal {
                 Some(Signal::SIGTERM | Signal::SIGINT) => self.ask(request::STOP),
@@ -263,13 +321,14 @@ impl Guard {
             return now;
         }
         self.failures = self.failures.saturating_add(1);
-        if self.failures <= 4 {
+        if self.failures <= FAILURES_OF_NO_SERIES {
             // The first few are no series yet: an operator, or a test, may have killed them.
             return now;
         }
         // Nobody judges the programs, which may drive their outputs on: forced again at each failure.
         force_all_safe(self.page.outputs());
-        now + Millis(10_u64 << self.failures.saturating_sub(4).min(10)).min(SUPERVISOR_PAUSE_MAX)
+        now + Millis(10_u64 << self.failures.saturating_sub(FAILURES_OF_NO_SERIES).min(10))
+            .min(SUPERVISOR_PAUSE_MAX)
     }
 
     /// Goes on as another executable, or, where that fails, as before.
@@ -286,6 +345,7 @@ impl Guard {
     /// Everything is done: whoever is left among our descendants is killed, then multusd ends. The
     /// watchdogs are disarmed last, and only where that was ordered and nobody is left.
     fn leave(&self, code: u8) -> u8 {
+        self.starter.stops();
         // One in state D cannot be killed; init inherits it.
         let is_alone = process::kill_children(clock::now() + LEAVING_MAX);
         if code != 0 {

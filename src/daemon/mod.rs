@@ -214,6 +214,10 @@ pub fn run(page: &'static Page, options: &Options) -> i32 {
     match Daemon::begin(page, options) {
         Ok(mut daemon) => {
             memory::give_back();
+            if page.is_up.swap(1, SeqCst) == 0 {
+                // It tells whoever started multusd.
+                process::kill_if_there(page.guard.load(SeqCst) as i32, libc::SIGALRM);
+            }
             daemon.run()
         }
         Err(boot::Refusal(sentence)) => {

@@ -173,11 +173,13 @@ impl Daemon {
     /// How often guard and supervisor beat; not at all where nothing is watched.
     fn set_pace(&mut self) {
         let config = &self.in_force.config;
+        let expected = self.page.expected();
         let watched = !config.board.watchdogs.is_empty()
             || self.armed_watchdogs().next().is_some()
             || !config.board.outputs.is_empty()
+            || expected.is_some()
             || config.programs.iter().any(|program| program.heartbeat.is_some());
-        let pace = if watched { pace_ms(self.armed_watchdogs().min()) } else { 0 };
+        let pace = if watched { pace_ms(self.armed_watchdogs().chain(expected).min()) } else { 0 };
         if self.watch.pace.replace(pace) == Some(pace) {
             return;
         }

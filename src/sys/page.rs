@@ -14,6 +14,7 @@ use super::output::{Kind, OutputSlot};
 use super::slot::{EXIT_KNOWN, EXIT_SIGNALLED, keep, kept, pack, unpack};
 use super::watchdog::WatchdogSlot;
 use crate::limits::{CHILD_COUNT_MAX, INPUT_COUNT_MAX, OUTPUT_COUNT_MAX, WATCHDOG_COUNT_MAX};
+use crate::time::Millis;
 
 pub use super::slot::{ExitRecord, KEPT_PER_PROGRAM, KeepForProgram, SAVED_WORDS_MAX, Slot};
 
@@ -71,6 +72,8 @@ pub enum Keep {
     Counts,
     /// This page.
     Page,
+    /// The socket of whoever started multusd and wants to hear of it.
+    Starter,
     /// The executable that guard and supervisor are to become, a memory file: see `daemon::renew`.
     Image,
     /// Number of the above.
@@ -143,6 +146,10 @@ pub struct Page {
     pub gate: AtomicU32,
     /// Why the executable is not in memory (an errno); 0: it is.
     pub image: AtomicI32,
+    /// Whoever started multusd expects to hear of it so often, milliseconds (systemd's WatchdogSec); 0: it does not.
+    pub expected_ms: AtomicU32,
+    /// A supervisor has begun, and knows every program.
+    pub is_up: AtomicU32,
     /// When this supervisor has ended, the guard becomes `Keep::Image`.
     pub renew: AtomicU32,
     /// Why it could not (an errno); 0: it could, or was never asked to.
@@ -232,6 +239,11 @@ impl Page {
     /// The layout is the one this binary knows.
     pub fn is_sound(&self) -> bool {
         self.magic == MAGIC && self.version == VERSION && self.length as usize == core::mem::size_of::<Page>()
+    }
+
+    /// So often whoever started multusd expects to hear of it.
+    pub fn expected(&self) -> Option<Millis> {
+        Some(Millis(self.expected_ms.load(SeqCst).into())).filter(|time| *time > Millis::ZERO)
     }
 
     /// How guard and supervisor are to be kept from waiting: memory locked, and a real-time priority or 0.
