@@ -7,7 +7,7 @@
 .NOTPARALLEL:
 
 RUST := gcc libc6-dev cargo-web rustc-web
-RUST_TEST := $(RUST) g++ g++-arm-linux-gnueabi git systemd python3 deb:python3-venv mbpoll socat iproute2 mariadb-server e2fsprogs rustfmt-web rust-web-clippy
+RUST_TEST := $(RUST) g++ g++-arm-linux-gnueabi git systemd python3 deb:python3-venv mbpoll socat iproute2 mariadb-server e2fsprogs mtools dosfstools genimage fakeroot rustfmt-web rust-web-clippy
 QEMU := qemu-system-arm kmod xz-utils debian-archive-keyring gcc-aarch64-linux-gnu
 IMAGE := mtools dosfstools squashfs-tools cpio kmod xz-utils binutils python3 debian-archive-keyring
 TEST_IMAGE := $(IMAGE) e2fsprogs qemu-system-arm openssh-client bmap-tools shfmt

@@ -11,6 +11,7 @@ mod gpio_sim;
 mod guest;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod init_roads;
 mod io;
 mod latency;
 mod machine;
