@@ -2,7 +2,7 @@
 # is installed and sudo is never called. `.ci/run` is the one that installs.
 
 .DEFAULT_GOAL := help
-.PHONY: help run run-image image test test-qemu test-image test-clients release companion reproduce bloat cross bench soak lint
+.PHONY: help run run-image image test test-qemu test-image test-clients release companion reproduce bloat cross bench soak lint artefacts test-debian
 # A failing step ends a target; two builds in one target directory would only wait for each other.
 .NOTPARALLEL:
 
@@ -14,6 +14,7 @@ TEST_IMAGE := $(IMAGE) e2fsprogs qemu-system-arm openssh-client bmap-tools shfmt
 # Asked for when needed: which version of clang goes with the compiler, that one has to say.
 RELEASE = $(shell release/packages)
 TRY_RELEASE := qemu-user-static faketime
+DEBIAN := deb:debhelper deb:dpkg-dev
 PEERS := python3 runit s6 daemontools supervisor
 
 help: ## Show this.
@@ -71,6 +72,19 @@ companion: ## The program that brings the record to MariaDB or MySQL, for each m
 reproduce: ## The same executables built as somebody else would, bit by bit compared with target/dist.
 	@scripts/need reproduce $(RELEASE) git faketime
 	@release/reproduce
+
+# What release/build and PROGRAM=… make is looked at by cargo again, which takes seconds where nothing has changed.
+artefacts: ## A whole release in target/artefacts: archives, Debian packages, sources, what is in them, checksums; made twice, compared.
+	@scripts/need artefacts $(RELEASE) git python3 $(DEBIAN)
+	@release/build
+	@PROGRAM=recorder-mysql release/build
+	@packaging/artefacts
+	@packaging/reproduce
+
+test-debian: ## The Debian packages: lintian, and a fresh Debian in which one is installed, upgraded, removed, purged; wants root, 2 minutes.
+	@scripts/need test-debian $(RELEASE) $(DEBIAN) deb:debootstrap deb:lintian deb:systemd-container
+	@release/build x86_64 aarch64 armv6
+	@packaging/test-debian
 
 bloat: ## What each part of the aarch64 executable costs.
 	@scripts/need bloat $(RELEASE) python3
