@@ -2,7 +2,7 @@
 # is installed and sudo is never called. `.ci/run` is the one that installs.
 
 .DEFAULT_GOAL := help
-.PHONY: help run run-image image test test-qemu test-image test-clients release companion reproduce bloat cross bench soak lint artefacts test-debian
+.PHONY: help run run-image image test test-qemu test-image test-clients release companion reproduce bloat cross bench soak lint artefacts test-packaging test-debian
 # A failing step ends a target; two builds in one target directory would only wait for each other.
 .NOTPARALLEL:
 
@@ -80,6 +80,10 @@ artefacts: ## A whole release in target/artefacts: archives, Debian packages, so
 	@PROGRAM=recorder-mysql release/build
 	@packaging/artefacts
 	@packaging/reproduce
+
+test-packaging: ## The packages: everything that needs no tree of others; BUILDROOT=DIR and OE=DIR name such trees, for all of their checks.
+	@scripts/need test-packaging $(RUST_TEST)
+	@packaging/test
 
 test-debian: ## The Debian packages: lintian, and a fresh Debian in which one is installed, upgraded, removed, purged; wants root, 2 minutes.
 	@scripts/need test-debian $(RELEASE) $(DEBIAN) deb:debootstrap deb:lintian deb:systemd-container
