@@ -184,6 +184,17 @@ fn the_series_with_long_support_are_named() {
     );
 }
 
+/// What yocto-check-layer looks for, which takes it a quarter of an hour to get to.
+#[test]
+fn the_layer_says_who_maintains_it_where_patches_go_and_how_weaknesses_are_reported() {
+    let readme = read("meta-multusd/README.md");
+    for word in ["Maintainer", "patches", "git@github.com:"] {
+        assert!(readme.contains(word), "{word}");
+    }
+    assert!(!readme.contains("README"), "a layer that sends its reader elsewhere is not looked at");
+    assert!(read("meta-multusd/SECURITY.md").contains(&package("repository")));
+}
+
 #[test]
 fn the_licences_are_the_files_that_are_here() {
     let checked = variable(&read(&format!("{RECIPES}/multusd.inc")), "LIC_FILES_CHKSUM");
