@@ -355,3 +355,37 @@ fn what_a_log_costs_is_counted_and_too_much_in_a_day_is_an_event() {
     assert_eq!((number("written_bytes"), number("written_today_bytes")), (bytes, bytes), "{json}");
     instance.quit_clean();
 }
+
+#[test]
+fn a_log_whose_multusd_is_gone_takes_what_programs_still_say_and_ends_with_the_last_of_them() {
+    let programs = "[program:one]\ncommand = %(here)s/asked\nstartsecs = 0\nstdout_logfile = %(here)s/logs/one\n\
+                    [program:two]\ncommand = %(here)s/asked\nstartsecs = 0\nstdout_logfile = %(here)s/logs/two\n";
+    let asked = "trap 'kill $!; echo asked; exit' TERM; echo here; while :; do \"${0%/*}/sleeper\" 1000 & wait $!; done";
+    let mut instance = Instance::scripted("log-orphan", "", &[("asked", asked)], programs);
+    let [log, one, two] =
+        ["log", "one", "two"].map(|name| instance.await_state(name, "running").pid.unwrap());
+    instance.await_that("they are here", || {
+        instance.ctl_ok(&["log", "--sync"]);
+        ["logs/one", "logs/two"].iter().all(|name| instance.read(name).ends_with("here\n"))
+    });
+    instance.kill_both();
+    signal(one, libc::SIGTERM);
+    assert!(
+        await_condition(|| instance.read("logs/one").ends_with("asked\n")),
+        "{}",
+        instance.read("logs/one")
+    );
+    // It waits for the other, and for nothing else.
+    let ticks = || -> u64 {
+        let text = fs::read_to_string(format!("/proc/{log}/stat")).unwrap();
+        let fields: Vec<&str> = text.rsplit(')').next().unwrap().split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    let before = ticks();
+    wait(Duration::from_secs(1));
+    assert!(ticks() - before < 20, "{} hundredths of a second of a processor", ticks() - before);
+    assert!(harness::is_alive(log));
+    signal(two, libc::SIGTERM);
+    assert!(await_condition(|| !harness::is_alive(log)), "it is there for ever");
+    assert!(instance.read("logs/two").ends_with("asked\n"));
+}

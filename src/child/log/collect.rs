@@ -51,6 +51,8 @@ struct Collecting<'a> {
     drops_told: u32,
     /// Told to end: the storer writes everything and ends, then we do.
     is_ending: bool,
+    /// Who has the pipes' other ends.
+    guard: u32,
 }
 
 struct Storer {
@@ -89,6 +91,7 @@ impl<'a> Collecting<'a> {
             head_told: 0,
             drops_told: ring.drop_count().wrapping_sub(1),
             is_ending: false,
+            guard: std::os::unix::process::parent_id(),
         })
     }
 
@@ -133,13 +136,22 @@ impl<'a> Collecting<'a> {
                 return;
             }
             let (mut is_known, mut is_more) = (false, false);
+            let mut silent = heapless::Vec::<u16, STREAM_COUNT>::new();
             for number in ready {
                 let place = self.places.get(number as usize).copied().unwrap_or(0);
                 let settings = self.settings;
                 if let Some(stream) = settings.streams.get(usize::from(place).wrapping_sub(1)) {
                     is_known = true;
-                    is_more |= self.take(stream) >= MUCH;
+                    let count = self.take(stream);
+                    is_more |= count >= MUCH;
+                    if count == 0 {
+                        // At most one of each.
+                        let _ = silent.push(place - 1);
+                    }
                 }
+            }
+            if !silent.is_empty() && std::os::unix::process::parent_id() != self.guard {
+                self.forget(&silent);
             }
             if !is_known {
                 // A new program's, of which only our successor knows.
@@ -149,6 +161,19 @@ impl<'a> Collecting<'a> {
                 // Waiting says whether there is something as well as looking does.
                 return;
             }
+        }
+    }
+
+    /// Pipes that are ready and have nothing have lost their writers. While there is a guard it is one of them; where it is dead, nobody
+    /// will ever write to them again, and they would be ready for ever. After the last of them there is nothing to do.
+    fn forget(&mut self, silent: &[u16]) {
+        let (set, settings) = (poll::borrow(self.settings.poll as i32), self.settings);
+        for stream in silent.iter().filter_map(|index| settings.streams.get(usize::from(*index))) {
+            poll::remove_from(set, poll::borrow(stream.pipe as i32));
+            self.places[usize::from(stream.number) % STREAM_COUNT] = 0;
+        }
+        if self.places.iter().all(|place| *place == 0) && !self.is_ending {
+            self.begin_end();
         }
     }
 
