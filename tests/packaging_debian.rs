@@ -87,7 +87,11 @@ fn the_package_has_the_version_and_the_address_of_cargo_toml() {
     let changelog = text("debian/changelog");
     let newest = changelog.lines().next().unwrap();
     assert!(newest.starts_with(concat!("multusd (", env!("CARGO_PKG_VERSION"), "-")), "{newest}");
+    let manual = text("docs/packages.md");
+    assert!(manual.contains(concat!("install ./multusd_", env!("CARGO_PKG_VERSION"), "-1_arm64.deb")));
+    assert!(manual.contains(concat!("-xzf multusd-", env!("CARGO_PKG_VERSION"), "-aarch64.tar.gz")));
     let url = env!("CARGO_PKG_REPOSITORY");
+    assert!(manual.contains(&format!("git clone {url} ")));
     let control = text("debian/control");
     assert_eq!(values(&control, "Homepage:"), [url]);
     assert_eq!(values(&control, "Vcs-Browser:"), [url]);
