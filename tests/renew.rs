@@ -114,25 +114,34 @@ fn another_executable_takes_over_and_no_program_notices() {
     instance.quit_clean();
 }
 
+/// A program that does this.
+fn compiled(instance: &Instance, body: &str) -> Vec<u8> {
+    let path = instance.dir.join("another");
+    let mut compiler = Command::new("gcc");
+    compiler.args(["-static", "-x", "c", "-", "-o"]).arg(&path).stdin(Stdio::piped());
+    let mut compiler = compiler.spawn().expect("gcc");
+    let text = format!("#include <unistd.h>\nint main(void) {{ {body} }}\n");
+    compiler.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    assert!(compiler.wait().unwrap().success());
+    fs::read(path).unwrap()
+}
+
 #[test]
 fn what_cannot_take_over_is_refused_and_changes_nothing() {
     let (mut instance, executable) = start("renew-not");
     let original = fs::read(&executable).unwrap();
     let before = (pids(&instance), instance.status().supervisor_pid, image(instance.guard_pid()));
     let count = descriptors(instance.guard_pid());
-    // One that is multusd, and knows nothing of what this one has begun.
-    let mut compiler = Command::new("gcc");
-    let another = instance.dir.join("another");
-    compiler.args(["-static", "-x", "c", "-", "-o"]).arg(&another).stdin(Stdio::piped());
-    let mut compiler = compiler.spawn().expect("gcc");
-    compiler.stdin.take().unwrap().write_all(b"int main(void) { return 0x6e; }\n").unwrap();
-    assert!(compiler.wait().unwrap().success());
+    // One that is multusd, and knows nothing of what this one has begun; and one that never ends.
+    let another = compiled(&instance, "return 0x6e;");
+    let hanging = compiled(&instance, "for (;;) pause();");
     for (bytes, words) in [
         (b"no executable\n".to_vec(), "is not multusd, or not for this machine"),
         (b"#!/bin/sh\nexit 109\n".to_vec(), "is not multusd, or not for this machine"),
         (original[..65536].to_vec(), "is not multusd, or not for this machine"),
         (fs::read("/bin/true").unwrap(), "is not multusd, or not for this machine"),
-        (fs::read(&another).unwrap(), "cannot go on with what this one has begun"),
+        (hanging, "is not multusd, or not for this machine"),
+        (another, "cannot go on with what this one has begun"),
     ] {
         put(&executable, &bytes);
         let output = instance.ctl(&["renew"]);

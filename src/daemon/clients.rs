@@ -128,6 +128,7 @@ impl Daemon {
                     && (client.subscribed.is_none() || client.is_behind)
                     && !client.follows
                     && !self.reload.is_for(*index)
+                    && self.renewing != Some(*index)
                     && !matches!(socket::peek(borrow(&client.connection), &mut [0]), Received::Packet(_))
             },
         );
@@ -203,6 +204,8 @@ impl Daemon {
             self.poller.remove(borrow(&client.connection));
         }
         self.reload.forget_client(index);
+        // Its place may be another's when the job is done; nobody waits for the outcome, so there is none.
+        self.renewing.take_if(|client| *client == index);
         self.count_followers();
         // There is a descriptor again.
         reserve::fill();

@@ -45,7 +45,7 @@ impl Daemon {
             return failed(format_args!("everything is being stopped"));
         }
         if self.renewing.is_some() {
-            return failed(format_args!("multusd is being renewed"));
+            return failed(format_args!("multusd is being renewed; try again"));
         }
         if image::origin().is_none() {
             return failed(format_args!(
@@ -69,7 +69,7 @@ impl Daemon {
         };
         let slot = self.page.job(Job::Renew as usize);
         if slot.is_alive() {
-            // A former supervisor's; nobody is left to take what it makes.
+            // A former supervisor's, or for a client that is gone: nobody is left to take what it makes.
             process::kill_if_there(slot.spawned() as i32, libc::SIGKILL);
         }
         slot.flags.store(0, SeqCst);
@@ -96,7 +96,7 @@ impl Daemon {
         let path = path.to_string_lossy();
         let failed = |words| refused(Refusal::Failed, words);
         let mut reply = match code {
-            // Whoever asked is gone with a former supervisor.
+            // Whoever asked is gone.
             0 if client.is_none() => failed(format_args!("")),
             0 => done(format_args!("renewed from {path}")),
             CANNOT_BE_READ => {

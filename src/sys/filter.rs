@@ -1,9 +1,9 @@
 //! A command between two files, with low priority, without shell, for as long as it may take: run beside a process
 //! that has other things to do and no way to wait for it.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
-use super::{SysError, file, machine, poll, process};
+use super::{SysError, file, machine, process};
 
 /// The least share of the CPU.
 const NICE: i32 = 19;
@@ -69,17 +69,15 @@ fn run(command: &[String], input: BorrowedFd, output: BorrowedFd, timeout_ms: u1
         }
         process::end(127)
     };
-    let handle = process::open_process(pid)?;
-    if !poll::wait_readable(handle.as_fd(), Some(timeout_ms)) {
-        process::signal_process(handle.as_fd(), libc::SIGKILL)?;
-    }
-    Ok(process::wait_for(pid))
+    Ok(process::wait_for_at_most(pid, timeout_ms))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::poll;
     use super::*;
     use std::io::{Read, Seek, SeekFrom, Write};
+    use std::os::fd::AsFd;
 
     fn run(command: &[&str], timeout_ms: u16) -> (bool, String) {
         let command: Vec<String> = command.iter().map(|word| word.to_string()).collect();

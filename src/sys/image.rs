@@ -19,6 +19,9 @@ const COMMAND_LINE_BYTES_MAX: usize = 64 * 1024;
 /// Of an executable that is copied: far larger than ours, with all a debugger wants.
 const IMAGE_BYTES_MAX: usize = 256 * 1024 * 1024;
 
+/// An image that is tried has ended by then, on the slowest board: it reads what is in memory, and says so.
+const TRIAL_MS_MAX: u16 = 3000;
+
 /// In the environment of a copy: where on storage it is from; and, of one that goes on with what another has begun, the number of the
 /// page's descriptor. No program is given either.
 const ORIGIN: &str = "MULTUSD_ORIGIN";
@@ -140,7 +143,7 @@ fn tried(image: BorrowedFd, words: &[&CStr], inherited: Option<BorrowedFd>) -> i
         let _ = nix::unistd::execveat(image, c"", words, &environment, AtFlags::AT_EMPTY_PATH);
         process::end(127);
     };
-    let status = process::wait_for(pid);
+    let status = process::wait_for_at_most(pid, TRIAL_MS_MAX);
     if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { -1 }
 }
 

@@ -297,6 +297,16 @@ pub fn wait_for(pid: u32) -> i32 {
     status
 }
 
+/// The same, but a child that has not ended within `timeout_ms` is killed.
+pub fn wait_for_at_most(pid: u32, timeout_ms: u16) -> i32 {
+    let ends =
+        |handle: OwnedFd| super::poll::wait_readable(std::os::fd::AsFd::as_fd(&handle), Some(timeout_ms));
+    if !open_process(pid).is_ok_and(ends) {
+        kill_if_there(pid as i32, libc::SIGKILL);
+    }
+    wait_for(pid)
+}
+
 /// Kills the children of this process, and those that come to it as orphans meanwhile, until none
 /// is left or the time has come: one in state D cannot be killed. True: none is left. SIGCHLD is blocked.
 pub fn kill_children(until: Instant) -> bool {
