@@ -2,7 +2,7 @@
 # is installed and sudo is never called. `.ci/run` is the one that installs.
 
 .DEFAULT_GOAL := help
-.PHONY: help run run-image image test test-qemu test-image test-clients release companion reproduce bloat cross bench soak lint artefacts test-packaging test-debian
+.PHONY: help run run-image image test test-qemu test-image test-clients release companion reproduce bloat cross bench soak lint artefacts test-packaging test-debian test-systemd
 # A failing step ends a target; two builds in one target directory would only wait for each other.
 .NOTPARALLEL:
 
@@ -89,6 +89,11 @@ test-debian: ## The Debian packages: lintian, and a fresh Debian in which one is
 	@scripts/need test-debian $(RELEASE) $(DEBIAN) deb:debootstrap deb:lintian deb:systemd-container
 	@release/build x86_64 aarch64 armv6
 	@packaging/test-debian
+
+test-systemd: ## The Debian package for arm64 under systemd 252 and 257 in QEMU: ten minutes alone, then killed, stopped, restarted; wants root, 50 minutes.
+	@scripts/need test-systemd $(RELEASE) $(QEMU) $(DEBIAN) cpio deb:debootstrap
+	@release/build aarch64
+	@packaging/test-systemd
 
 bloat: ## What each part of the aarch64 executable costs.
 	@scripts/need bloat $(RELEASE) python3

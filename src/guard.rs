@@ -5,6 +5,7 @@
 //! No policy, no heap after the start, no input but signals: what does not happen here cannot go
 //! wrong here. It waits in one place, `sigtimedwait`.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -25,6 +26,12 @@ const SUPERVISOR_PAUSE_MAX: Millis = Millis(5000);
 
 /// Ends at the start that are no series yet.
 const FAILURES_OF_NO_SERIES: u32 = 4;
+
+/// What a guard that is well answers to SIGUSR2 at once (sd_notify(3) leaves names with X_ to whoever wants them).
+const PRESENT: &[u8] = b"X_MULTUSD=1";
+
+/// What it says when everything has ended as it was ordered.
+pub const STOPPING: &[u8] = b"STOPPING=1";
 
 /// How long the guard waits for the last of its descendants to die.
 const LEAVING_MAX: Millis = Millis(10_000);
@@ -108,6 +115,7 @@ struct Starter {
     pace: Option<Millis>,
     told: Instant,
     knows_that_it_is_up: bool,
+    path: Option<OsString>,
 }
 
 impl Starter {
@@ -115,36 +123,42 @@ impl Starter {
     fn new(page: &'static Page) -> Starter {
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         let number = |name| variable(name)?.to_str()?.parse::<u64>().ok();
-        let socket = variable("NOTIFY_SOCKET").and_then(|path| socket::connect_notify(Path::new(&path)).ok());
+        let path = variable("NOTIFY_SOCKET");
         let is_meant = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
         let expected =
-            number("WATCHDOG_USEC").filter(|_| is_meant && socket.is_some()).map(|usec| Millis(usec / 1000));
+            number("WATCHDOG_USEC").filter(|_| is_meant && path.is_some()).map(|usec| Millis(usec / 1000));
         page.expected_ms.store(expected.map_or(0, |time| time.0.min(u64::from(u32::MAX)) as u32), SeqCst);
         let pace = expected.map(|time| Millis((time.0 / 2).max(1)));
-        page.keep(Keep::Starter, socket);
-        Starter { page, pace, told: Instant::default(), knows_that_it_is_up: false }
+        let mut starter = Starter { page, pace, told: Instant::default(), knows_that_it_is_up: false, path };
+        starter.meet();
+        starter
+    }
+
+    /// Another one stands there, maybe, who knows nothing yet.
+    fn meet(&mut self) {
+        let socket = self.path.as_ref().and_then(|path| socket::connect_notify(Path::new(path)).ok());
+        self.page.keep(Keep::Starter, socket);
+        self.knows_that_it_is_up = false;
+    }
+
+    /// False: nobody hears it, or there is no room.
+    fn say(&self, words: &[u8]) -> bool {
+        self.page.kept(Keep::Starter).is_some_and(|number| socket::send(poll::borrow(number), words))
     }
 
     /// Tells what is due; when the next is. Never waits: a message that finds no room is followed by another.
     fn tell(&mut self, is_up: bool, is_well: bool) -> Option<Instant> {
-        let socket = poll::borrow(self.page.kept(Keep::Starter)?);
         if is_up && !self.knows_that_it_is_up {
-            self.knows_that_it_is_up = socket::send(socket, b"READY=1");
+            self.knows_that_it_is_up = self.say(b"READY=1");
         }
         let (pace, now) = (self.pace?, clock::now());
         if self.told + pace <= now {
             self.told = now;
-            if is_well {
-                socket::send(socket, b"WATCHDOG=1");
+            if is_well && !self.say(b"WATCHDOG=1") {
+                self.meet();
             }
         }
         Some(self.told + pace)
-    }
-
-    fn stops(&self) {
-        if let Some(number) = self.page.kept(Keep::Starter) {
-            socket::send(poll::borrow(number), b"STOPPING=1");
-        }
     }
 }
 
@@ -173,6 +187,12 @@ impl Guard {
                 Some(Signal::SIGTERM | Signal::SIGINT) => self.ask(request::STOP),
                 Some(Signal::SIGHUP) => self.ask(request::RELOAD),
                 Some(Signal::SIGUSR1) => self.ask(request::DUMP),
+                Some(Signal::SIGUSR2) => {
+                    self.starter.meet();
+                    // Heard at once by who waits to know whether anybody is here.
+                    self.starter.say(PRESENT);
+                    self.ask(request::RENEW);
+                }
                 Some(_) => {
                     // Between two supervisors there is none whose end could be news.
                     if self.collect() && next_start.is_none() {
@@ -345,7 +365,9 @@ impl Guard {
     /// Everything is done: whoever is left among our descendants is killed, then multusd ends. The
     /// watchdogs are disarmed last, and only where that was ordered and nobody is left.
     fn leave(&self, code: u8) -> u8 {
-        self.starter.stops();
+        if code == 0 {
+            self.starter.say(STOPPING);
+        }
         // One in state D cannot be killed; init inherits it.
         let is_alone = process::kill_children(clock::now() + LEAVING_MAX);
         if code != 0 {

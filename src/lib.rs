@@ -28,6 +28,7 @@ pub mod packed;
 pub mod probe;
 pub mod protocol;
 pub mod self_test;
+pub mod service;
 pub mod supervisor;
 pub mod sys;
 pub mod time;

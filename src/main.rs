@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 
 use multusd::daemon::{self, Options};
-use multusd::{applets, child, ctl, guard};
+use multusd::{applets, child, ctl, guard, service};
 
 /// Where the configuration is looked for, in this order: where Raspberry Pi OS mounts the FAT
 /// partition, where smaller systems do, where a distribution's package puts it.
@@ -27,10 +27,12 @@ fn run(arguments: Vec<OsString>) -> u8 {
         return child::run(child, arguments.nth(1).is_some());
     }
     match ctl::daemon_call(arguments, &CONFIG_PATHS, &applets::described()) {
-        ctl::DaemonCall::Run { config, run_dir } => {
+        ctl::DaemonCall::Run { config, run_dir, is_service } => {
             let options = Options { config, run_dir, children: child::CHILDREN };
-            guard::run(&|page| daemon::run(page, &options))
+            let guard = || guard::run(&|page| daemon::run(page, &options));
+            if is_service { service::run(&guard) } else { guard() }
         }
+        ctl::DaemonCall::ServiceEnded => service::ended(),
         ctl::DaemonCall::Check(path) => daemon::check(&path, child::CHILDREN),
         ctl::DaemonCall::Adopts(layout, config) => daemon::adopts(&layout, &config, child::CHILDREN),
         ctl::DaemonCall::Applets => ctl::print(&applets::links()).unwrap_or(ctl::Exit::Failed) as u8,

@@ -50,9 +50,15 @@ fn systemd_has_nothing_to_say_against_the_unit() {
     };
     // It looks for the executable, which no package has installed here.
     let unit = text("packaging/init/multusd.service");
-    let here = unit.replace("=/usr/sbin/multusd ", concat!("=", env!("CARGO_BIN_EXE_multusd"), " "));
+    let here = unit.replace("/usr/sbin/multusd ", concat!(env!("CARGO_BIN_EXE_multusd"), " "));
     let output = verify(&here);
-    assert!(output.status.success() && said(&output).is_empty(), "{}", said(&output));
+    // Debian 12's does not know that key, and the unit does without it there: see its comment.
+    let left = |output: &Output| -> Vec<String> {
+        let is_known =
+            |line: &&str| !line.ends_with("Unknown key 'DelegateSubgroup' in section [Service], ignoring.");
+        said(output).lines().filter(is_known).map(String::from).collect()
+    };
+    assert!(output.status.success() && left(&output).is_empty(), "{}", said(&output));
     let output = verify(&here.replace("WatchdogSec=", "WatchdogSek="));
     assert!(said(&output).contains("WatchdogSek"), "it would not have noticed: {}", said(&output));
 }

@@ -11,11 +11,12 @@ use std::path::Path;
 
 /// Which room may name which. `limits`, `time` and `packed` are known to all; `lib` only lists the rooms.
 const EDGES: &[(&str, &[&str])] = &[
-    ("main", &["guard", "daemon", "ctl", "child", "applets"]),
+    ("main", &["guard", "service", "daemon", "ctl", "child", "applets"]),
     ("applets", &["daemon", "ctl", "child", "config", "probe", "self_test"]),
     ("probe", &["config", "sys"]),
     ("self_test", &["sys"]),
     ("guard", &["sys"]),
+    ("service", &["guard", "sys"]),
     ("daemon", &["supervisor", "config", "protocol", "sys"]),
     ("ctl", &["client", "protocol", "config", "log_text", "sys"]),
     ("client", &["sys"]),

@@ -94,7 +94,7 @@ first_files() {
 template=$here/genimage.cfg.in
 if [ "$layout" = ab ]; then
 	template=$here/genimage-ab.cfg.in
-	cp "$here/autoboot.txt" "$made/autoboot.txt"
+	cp "$here/../autoboot.txt" "$made/autoboot.txt"
 fi
 while IFS= read -r line; do
 	case $line in

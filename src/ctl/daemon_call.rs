@@ -16,7 +16,11 @@ pub enum DaemonCall {
         config: PathBuf,
         /// The run directory, where it is not the configuration's.
         run_dir: Option<PathBuf>,
+        /// In a process of its own, beside this one.
+        is_service: bool,
     },
+    /// The unit has no main process any more.
+    ServiceEnded,
     /// Check this configuration file.
     Check(String),
     /// Print the names that are to be links to this binary.
@@ -50,7 +54,8 @@ fn read(
     applets: &[&Described],
 ) -> Result<DaemonCall, lexopt::Error> {
     use lexopt::prelude::*;
-    let (mut config, mut run_dir, mut check): (Option<PathBuf>, _, _) = (None, None, false);
+    let (mut config, mut run_dir, mut check, mut is_service): (Option<PathBuf>, _, _, _) =
+        (None, None, false, false);
     let mut parser = lexopt::Parser::from_args(arguments);
     while let Some(argument) = parser.next()? {
         match argument {
@@ -63,6 +68,8 @@ fn read(
                 let mut word = || parser.value().map(|word| word.to_string_lossy().into_owned());
                 return Ok(DaemonCall::Adopts(word()?, word()?));
             }
+            Long("service") => is_service = true,
+            Long("service-ended") => return Ok(DaemonCall::ServiceEnded),
             Long("applets") => return Ok(DaemonCall::Applets),
             Long("help") | Short('h') => return Ok(DaemonCall::Print(help(applets))),
             Long("version") => {
@@ -75,7 +82,7 @@ fn read(
     let config = config.or_else(usual).unwrap_or_default();
     Ok(match check {
         true => DaemonCall::Check(config.to_string_lossy().into_owned()),
-        false => DaemonCall::Run { config, run_dir },
+        false => DaemonCall::Run { config, run_dir, is_service },
     })
 }
 

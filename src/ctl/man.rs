@@ -6,7 +6,7 @@ use crate::config::replaced;
 use super::table::{self, COMMON, Described, EXITS, NAMES_HELP, Opt, both, spelled, usage};
 
 /// Options of the daemon.
-pub const DAEMON_OPTIONS: [&Opt; 6] = [
+pub const DAEMON_OPTIONS: [&Opt; 8] = [
     &Opt {
         long: "config",
         value: "FILE",
@@ -21,6 +21,17 @@ pub const DAEMON_OPTIONS: [&Opt; 6] = [
         long: "check",
         value: "",
         what: "read the configuration (also: --check FILE), report all its errors and exit",
+    },
+    &Opt {
+        long: "service",
+        value: "",
+        what: "be the main process of a unit of systemd, beside multusd itself: `systemctl restart` ends this one alone, and no \
+               program; see docs/packages.md",
+    },
+    &Opt {
+        long: "service-ended",
+        value: "",
+        what: "what such a unit runs as ExecStopPost=: lets systemd before version 254 start it again while programs run",
     },
     &Opt {
         long: "applets",

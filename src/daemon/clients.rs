@@ -14,6 +14,7 @@ use crate::sys::reserve;
 use crate::sys::socket::{self, Peer, Received};
 
 use super::control::refused;
+use super::renew::Asker;
 use super::{Daemon, Token, borrow};
 
 /// A connection.
@@ -128,7 +129,7 @@ impl Daemon {
                     && (client.subscribed.is_none() || client.is_behind)
                     && !client.follows
                     && !self.reload.is_for(*index)
-                    && self.renewing != Some(*index)
+                    && self.renewing != Some(Asker::Client(*index))
                     && !matches!(socket::peek(borrow(&client.connection), &mut [0]), Received::Packet(_))
             },
         );
@@ -205,7 +206,7 @@ impl Daemon {
         }
         self.reload.forget_client(index);
         // Its place may be another's when the job is done; nobody waits for the outcome, so there is none.
-        self.renewing.take_if(|client| *client == index);
+        self.renewing.take_if(|asker| *asker == Asker::Client(index));
         self.count_followers();
         // There is a descriptor again.
         reserve::fill();

@@ -8,6 +8,7 @@ use crate::supervisor::{Event, Order, State};
 use crate::sys::clock;
 use crate::time::{Instant, Millis};
 
+use super::renew::Asker;
 use super::table::{Beside, write_cut};
 use super::{Daemon, report};
 
@@ -64,7 +65,7 @@ impl Daemon {
                 self.stop_everything();
                 done(format_args!("stopping everything"))
             }
-            Request::Renew => return self.start_renewal(index),
+            Request::Renew => return self.start_renewal(Asker::Client(index)),
             Request::Shutdown { how, in_ms } => self.plan_shutdown(how, Millis(in_ms)),
             Request::CancelShutdown => self.cancel_shutdown(),
             Request::Page { from } => self.reload.page(from),

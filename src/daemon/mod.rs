@@ -181,8 +181,8 @@ struct Daemon {
     /// What cannot be done here.
     limitations: heapless::Vec<Text, LIMITATION_COUNT_MAX>,
     reload: reload::Progress,
-    /// The client that waits for another executable, while a job tries it.
-    renewing: Option<usize>,
+    /// Who wants another executable, while a job tries it.
+    renewing: Option<renew::Asker>,
     end: shutdown::End,
     outputs: Vec<Output>,
     inputs: Vec<Input>,
@@ -347,6 +347,9 @@ impl Daemon {
         }
         if requests & request::DUMP != 0 {
             self.dump();
+        }
+        if requests & request::RENEW != 0 {
+            self.renew_asked_by_signal();
         }
     }
 

@@ -7,8 +7,10 @@ use std::ffi::{CStr, CString};
 use std::sync::atomic::Ordering::SeqCst;
 
 use crate::config::Children;
+use crate::limits::CHILD_COUNT_MAX;
 use crate::protocol::{Refusal, Reply};
-use crate::sys::page::{Keep, Page};
+use crate::supervisor::ChildId;
+use crate::sys::page::{Keep, Page, request};
 use crate::sys::{SysError, file, image, poll, process};
 
 use super::Daemon;
@@ -37,9 +39,42 @@ pub fn adopts(layout: &str, config: &str, children: Children) -> u8 {
     if knows().is_some() { ADOPTS as u8 } else { IS_ANOTHER as u8 }
 }
 
+/// Who asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asker {
+    /// A client, which waits for the outcome.
+    Client(usize),
+    /// Whoever sent SIGUSR2.
+    Signal,
+}
+
 impl Daemon {
+    /// SIGUSR2: whatever is new on storage, executable and configuration, as if multusd were started again.
+    pub(super) fn renew_asked_by_signal(&mut self) {
+        // Whoever started multusd has taken the controllers away, maybe: see `cgroup::make_enterable`.
+        if let Some(hierarchy) = &mut self.hierarchy {
+            hierarchy.enable_controllers();
+            (0..CHILD_COUNT_MAX as u16).for_each(|index| self.limit_group(ChildId(index)));
+        }
+        if let Some(reply) = self.start_renewal(Asker::Signal) {
+            self.tell_outcome(Asker::Signal, reply);
+        }
+    }
+
+    fn tell_outcome(&mut self, asker: Asker, mut reply: Reply) {
+        match (asker, &reply) {
+            (Asker::Client(client), _) => self.send(client, &mut reply),
+            (Asker::Signal, Reply::Refused { text, .. }) => {
+                say!("not renewed: {text}");
+                self.reload_asked_by_signal();
+            }
+            // The successor's, who reads the file.
+            (Asker::Signal, _) => drop(self.page.requests.fetch_or(request::RELOAD, SeqCst)),
+        }
+    }
+
     /// `None`: the reply follows when the job is done.
-    pub(super) fn start_renewal(&mut self, client: usize) -> Option<Reply> {
+    pub(super) fn start_renewal(&mut self, asker: Asker) -> Option<Reply> {
         let failed = |words| Some(refused(Refusal::Failed, words));
         if self.end.is_coming(self.page) {
             return failed(format_args!("everything is being stopped"));
@@ -54,7 +89,7 @@ impl Daemon {
         }
         match self.try_in_job() {
             Ok(()) => {
-                self.renewing = Some(client);
+                self.renewing = Some(asker);
                 None
             }
             Err(error) => failed(format_args!("{error}")),
@@ -91,13 +126,13 @@ impl Daemon {
     }
 
     pub(super) fn finish_renewal(&mut self, code: i32) {
-        let client = self.renewing.take();
+        let asker = self.renewing.take();
         let path = image::origin().unwrap_or_default();
         let path = path.to_string_lossy();
         let failed = |words| refused(Refusal::Failed, words);
-        let mut reply = match code {
+        let reply = match code {
             // Whoever asked is gone.
-            0 if client.is_none() => failed(format_args!("")),
+            0 if asker.is_none() => failed(format_args!("")),
             0 => done(format_args!("renewed from {path}")),
             CANNOT_BE_READ => {
                 let errno = self.page.job(Job::Renew as usize).answer.load(SeqCst) as i32;
@@ -117,8 +152,8 @@ impl Daemon {
         } else {
             self.page.keep(Keep::Image, None);
         }
-        if let Some(client) = client {
-            self.send(client, &mut reply);
+        if let Some(asker) = asker {
+            self.tell_outcome(asker, reply);
         }
     }
 }

@@ -111,6 +111,15 @@ impl Hierarchy {
         })
     }
 
+    /// Gives its groups their controllers again, where somebody has taken them away: see [`make_enterable`].
+    pub fn enable_controllers(&self) {
+        for path in self.path.parent().into_iter().chain([self.path.as_path()]) {
+            if let Ok(group) = nix::fcntl::open(path, DIRECTORY, Mode::empty()) {
+                enable_controllers(group.as_fd());
+            }
+        }
+    }
+
     /// Kills everything in it, groups made by a former life included, and waits until it is
     /// empty. For the daemon's start only: it blocks.
     pub fn clear(&self) -> Result<(), SysError> {
@@ -204,6 +213,49 @@ fn enable_controllers(directory: BorrowedFd) {
     // when the result is read back.
     let _ = put(directory, "cgroup.subtree_control", b"+memory");
     let _ = put(directory, "cgroup.subtree_control", b"+pids");
+}
+
+/// This process moves into the daemon's own leaf of its unit, and says whether systemd has put it there from the start
+/// (DelegateSubgroup=multusd, systemd 254).
+pub fn enter_leaf() -> Result<bool, String> {
+    let base = inherited()?;
+    if !is_systemd_unit(&base) {
+        return Ok(false);
+    }
+    let parent = nix::fcntl::open(&base, DIRECTORY, Mode::empty()).map_err(in_words("open", &base))?;
+    let leaf = make_in(parent.as_fd(), &base, LEAF)?;
+    if contains(leaf.as_fd(), std::process::id()) {
+        return Ok(true);
+    }
+    join(leaf.as_fd()).map_err(|error| format!("{}: {error}", base.display()))?;
+    Ok(false)
+}
+
+/// The name of the unit that this process belongs to; none: of none.
+pub fn unit() -> Option<String> {
+    let base = inherited().ok().filter(|base| is_systemd_unit(base))?;
+    Some(base.file_name()?.to_str()?.to_owned())
+}
+
+/// In a process that systemd runs beside a unit of ours which has no main process now: takes the controllers away from the
+/// unit's groups, so that it can have one again. A group whose groups have controllers takes no process (rule against inner
+/// processes), and before version 254 systemd knows no other place for it.
+pub fn make_enterable() -> Result<(), String> {
+    let base = inherited()?;
+    // systemd's place for such processes.
+    let unit = if base.ends_with(".control") { base.parent().unwrap_or(&base) } else { &base };
+    if !is_systemd_unit(unit) {
+        return Ok(());
+    }
+    // From below: a controller that is in use there cannot be taken away above.
+    for path in file::directories(unit).iter().map(PathBuf::as_path).chain([unit]) {
+        let group = nix::fcntl::open(path, DIRECTORY, Mode::empty()).map_err(in_words("open", path))?;
+        for controller in [&b"-memory"[..], b"-pids"] {
+            // One that is not there cannot be taken away, and that is no error of ours.
+            let _ = put(group.as_fd(), "cgroup.subtree_control", controller);
+        }
+    }
+    Ok(())
 }
 
 fn remove_tree(path: &Path) {

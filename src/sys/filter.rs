@@ -41,6 +41,11 @@ impl Filter {
         (pid != 0).then_some(pid == self.pid && status == 0)
     }
 
+    /// Waits for its end; whether it has succeeded.
+    pub fn wait(self) -> bool {
+        process::wait_for(self.pid as u32) == 0
+    }
+
     /// Ends it.
     pub fn kill(self) {
         if self.ended().is_none() {

@@ -10,6 +10,7 @@ pub mod control_client;
 pub mod counter;
 pub mod elf;
 pub mod entry;
+pub mod environment;
 pub mod exec;
 pub mod file;
 pub mod filter;

@@ -88,6 +88,8 @@ pub mod request {
     pub const RELOAD: u32 = 2;
     /// SIGUSR1
     pub const DUMP: u32 = 4;
+    /// SIGUSR2
+    pub const RENEW: u32 = 8;
 }
 
 /// In [`Page::hardening`], above the priority.

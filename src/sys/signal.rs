@@ -7,8 +7,15 @@ use super::{SysError, check};
 use crate::time::{Instant, Millis};
 
 /// What the guard waits for.
-const GUARD_SIGNALS: [Signal; 6] =
-    [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGALRM];
+const GUARD_SIGNALS: [Signal; 7] = [
+    Signal::SIGCHLD,
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGHUP,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGALRM,
+];
 
 fn guard_set() -> SigSet {
     GUARD_SIGNALS.into_iter().collect()
@@ -103,6 +110,29 @@ fn receive(signal: Signal) -> Result<SignalFd, SysError> {
     let set: SigSet = [signal].into_iter().collect();
     SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .map_err(SysError::of("signalfd"))
+}
+
+/// The guard's signals as something to poll, for who stands for it. They are blocked: see [`block`].
+pub struct GuardSignals(SignalFd);
+
+impl GuardSignals {
+    /// Receives the signals of this process from now on.
+    pub fn new() -> Result<Self, SysError> {
+        SignalFd::with_flags(&guard_set(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+            .map(GuardSignals)
+            .map_err(SysError::of("signalfd"))
+    }
+
+    /// The next one; `None`: none waits.
+    pub fn next(&self) -> Option<Signal> {
+        Signal::try_from(self.0.read_signal().ok()??.ssi_signo as i32).ok()
+    }
+}
+
+impl std::os::fd::AsFd for GuardSignals {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }
 
 /// [`CALL`] as something to poll.

@@ -121,6 +121,11 @@ impl Instance {
         self.guard_pid()
     }
 
+    /// What a test has started itself is this instance's multusd.
+    pub fn launched(&mut self, multusd: Child) {
+        self.guard = Some(multusd);
+    }
+
     /// multusd with this instance's directories, its words going to the instance's log.
     fn command(&self) -> Command {
         let log =

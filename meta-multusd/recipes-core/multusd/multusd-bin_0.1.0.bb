@@ -38,6 +38,7 @@ do_compile[noexec] = "1"
 MULTUSD_EXECUTABLE = "${S}/multusd"
 MULTUSD_INIT = "${S}/init"
 MULTUSD_SAMPLE = "${S}/multusd.cfg"
+MULTUSD_AUTOBOOT = "${S}/autoboot.txt"
 MULTUSD_THIRD_PARTY = "${S}/THIRD-PARTY"
 
 RPROVIDES:${PN} = "multusd"

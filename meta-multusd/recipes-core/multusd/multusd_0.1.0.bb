@@ -31,6 +31,7 @@ RUSTFLAGS:append:libc-musl:arm = " --cfg libc_unstable_musl_v1_2"
 MULTUSD_EXECUTABLE = "${B}/target/${CARGO_TARGET_SUBDIR}/multusd"
 MULTUSD_INIT = "${S}/packaging/init"
 MULTUSD_SAMPLE = "${S}/board/multusd.cfg"
+MULTUSD_AUTOBOOT = "${S}/board/autoboot.txt"
 MULTUSD_THIRD_PARTY = "${S}/packaging/THIRD-PARTY"
 
 do_install:append() {

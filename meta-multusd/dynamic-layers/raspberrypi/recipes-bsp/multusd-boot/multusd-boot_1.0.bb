@@ -5,7 +5,7 @@ HOMEPAGE = "https://github.com/multusd/multusd"
 LICENSE = "MIT"
 LIC_FILES_CHKSUM = "file://${COMMON_LICENSE_DIR}/MIT;md5=0835ade698e0bcf8506ecda2f7b4f302"
 
-# Nothing is fetched. Whichever recipe it is that provides it: the sample comes out of its sysroot.
+# Nothing is fetched. Whichever recipe it is that provides them: both files come out of its sysroot.
 DEPENDS = "multusd"
 SRC_URI = ""
 
@@ -23,7 +23,7 @@ do_install[noexec] = "1"
 do_deploy() {
     install -d ${DEPLOYDIR}/multusd
     install -m 0644 ${STAGING_DATADIR}/multusd/multusd.cfg ${DEPLOYDIR}/multusd/multusd.cfg
-    printf '[all]\ntryboot_a_b=1\nboot_partition=2\n[tryboot]\nboot_partition=3\n' > ${DEPLOYDIR}/multusd/autoboot.txt
+    install -m 0644 ${STAGING_DATADIR}/multusd/autoboot.txt ${DEPLOYDIR}/multusd/autoboot.txt
     for system in a:5 b:6; do
         sed "s,root=[^ ]*,root=/dev/mmcblk0p${system#*:}," ${DEPLOY_DIR_IMAGE}/${BOOTFILES_DIR_NAME}/cmdline.txt \
             > ${DEPLOYDIR}/multusd/cmdline-${system%:*}.txt
