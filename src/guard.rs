@@ -180,7 +180,8 @@ impl Guard {
             // A supervisor that is silent, or does not come up, is the guard's to repair, until that does not help.
             let is_well = self.failures <= FAILURES_OF_NO_SERIES
                 && self.missed < self.patience + Millis(BEAT_SILENCE_MS_MAX);
-            let report = self.starter.tell(self.page.is_up.load(SeqCst) != 0, is_well);
+            let is_up = self.page.is_up.load(SeqCst) != 0 && self.page.taking_over.load(SeqCst) == 0;
+            let report = self.starter.tell(is_up, is_well);
             let signal = signal::wait(deadline.into_iter().chain(echo).chain(report).min());
             self.harden();
             match signal {
@@ -191,6 +192,7 @@ impl Guard {
                     self.starter.meet();
                     // Heard at once by who waits to know whether anybody is here.
                     self.starter.say(PRESENT);
+                    self.page.taking_over.store(1, SeqCst);
                     self.ask(request::RENEW);
                 }
                 Some(_) => {
@@ -335,6 +337,7 @@ impl Guard {
             return clock::now();
         }
         self.page.supervisor_restarts.fetch_add(1, SeqCst);
+        self.page.taking_over.store(0, SeqCst);
         let now = clock::now();
         if now.since(self.started) >= SUPERVISOR_SETTLED {
             self.failures = 0;

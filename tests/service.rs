@@ -112,13 +112,9 @@ fn a_main_process_that_is_killed_is_followed_by_one_that_finds_guard_and_program
             .write_config(&format!("{CONFIG}[program:b{round}]\ncommand = sleep 1000\nstartsecs = 0\n"));
         unit.start();
         assert_eq!((unit.guard, unit.instance.pid("a")), (guard, program), "{}", unit.instance.log());
-        unit.instance.await_that("the new executable", || {
-            fs::read(format!("/proc/{guard}/exe")).is_ok_and(|bytes| bytes.last() == Some(&round))
-        });
-        unit.instance.await_that("the new program", || {
-            let output = unit.instance.ctl(&["status", &format!("b{round}")]);
-            String::from_utf8_lossy(&output.stdout).contains("running")
-        });
+        // Ready means: that is done.
+        assert_eq!(fs::read(format!("/proc/{guard}/exe")).unwrap().last(), Some(&round));
+        unit.instance.await_state(&format!("b{round}"), "running");
         assert_eq!(unit.instance.pid("a"), program);
     }
     // It hears as before: ten beats, twice as often as it expects them.

@@ -30,7 +30,7 @@ const FAILURES_MAX: u32 = 3;
 #[derive(Default)]
 pub struct Progress {
     /// A job is reading; for this client, and whether only to look.
-    loading: Option<(Option<usize>, bool)>,
+    pub loading: Option<(Option<usize>, bool)>,
     text: String,
     /// Asked for by signal while a job was reading: what it reads may be what was before.
     again: bool,
@@ -91,6 +91,7 @@ impl Daemon {
         if !self.reload.again {
             self.start_reload(None, false);
         }
+        self.end_takeover();
     }
 
     fn load_in_job(&mut self, dry: bool) -> Result<(), crate::sys::SysError> {
@@ -175,6 +176,7 @@ impl Daemon {
         if std::mem::take(&mut self.reload.again) {
             self.start_reload(None, false);
         }
+        self.end_takeover();
     }
 
     fn apply_bytes(&mut self, bytes: &[u8], dry: bool) -> Reply {

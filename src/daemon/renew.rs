@@ -61,6 +61,18 @@ impl Daemon {
         }
     }
 
+    /// What was new has been taken over, or cannot be: the guard says that multusd is ready.
+    pub(super) fn end_takeover(&self) {
+        let is_over = self.renewing.is_none()
+            && self.reload.loading.is_none()
+            && self.page.renew.load(SeqCst) == 0
+            && self.page.requests.load(SeqCst) & (request::RELOAD | request::RENEW) == 0;
+        if is_over && self.page.taking_over.swap(0, SeqCst) != 0 {
+            // Nothing but a reason to look.
+            process::kill_if_there(self.page.guard.load(SeqCst) as i32, libc::SIGALRM);
+        }
+    }
+
     fn tell_outcome(&mut self, asker: Asker, mut reply: Reply) {
         match (asker, &reply) {
             (Asker::Client(client), _) => self.send(client, &mut reply),

@@ -152,6 +152,9 @@ pub struct Page {
     pub expected_ms: AtomicU32,
     /// A supervisor has begun, and knows every program.
     pub is_up: AtomicU32,
+    /// What is new on storage is being taken over, executable and configuration: whoever started multusd hears `READY=1` after that.
+    /// Set by the guard at SIGUSR2; taken back by the supervisor, or by the guard when one dies over it.
+    pub taking_over: AtomicU32,
     /// When this supervisor has ended, the guard becomes `Keep::Image`.
     pub renew: AtomicU32,
     /// Why it could not (an errno); 0: it could, or was never asked to.
