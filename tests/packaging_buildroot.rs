@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -463,6 +464,31 @@ fn a_card_with_two_systems_boots_each_with_its_own_root() {
         "within the firmware's reach"
     );
     assert!([0x05, 0x0F].contains(&kinds[3].0), "the roots are logical ones: {kinds:?}");
+}
+
+#[test]
+fn whoever_makes_a_card_where_and_when_it_is_the_same() {
+    for (layout, card) in [(None, "sdcard.img"), (Some("ab"), "sdcard-ab.img")] {
+        let name = format!("same-{}", layout.unwrap_or("one"));
+        let ours = images(&name, "Image", true);
+        post_image(&ours, &["rpi3-64"].into_iter().chain(layout).collect::<Vec<_>>());
+        let theirs = images(&format!("{name}/in/a/longer/path"), "Image", true);
+        let mut command = Command::new("sh");
+        command.args(["-c", "umask 077; exec \"$@\"", "sh"]);
+        if fs::metadata("/proc/self").unwrap().uid() == 0 {
+            run(Command::new("chown").args(["-R", "65534:65534"]).arg(&theirs));
+            command.args(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+        }
+        // A year later, by the clock, not by what files say of themselves.
+        command.env("NO_FAKE_STAT", "1");
+        command
+            .args(["faketime", "-f", "+400d"])
+            .arg(root().join("board/buildroot/post-image.sh"))
+            .arg(&theirs);
+        command.arg("rpi3-64").args(layout).env_remove("TARGET_DIR");
+        run(command.env("TZ", "Pacific/Chatham").env("LC_ALL", "C.UTF-8").env("HOME", "/nonexistent"));
+        run(Command::new("cmp").args([ours.join(card), theirs.join(card)]));
+    }
 }
 
 #[test]

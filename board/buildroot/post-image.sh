@@ -6,6 +6,13 @@
 # Buildroot's kernel, and the configuration that is in the root file system, or the sample ../multusd.cfg.
 set -eu
 
+# From here on the bits depend on what is put together, not on who does it, where and when. The times on the card are those of
+# the configuration's sources, where Buildroot knows them (BR2_REPRODUCIBLE).
+export LC_ALL=C TZ=UTC0 MTOOLS_SKIP_CHECK=1
+export SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-1767225600}"
+export E2FSPROGS_FAKE_TIME="$SOURCE_DATE_EPOCH" E2FSCK_TIME="$SOURCE_DATE_EPOCH"
+umask 022
+
 here=$(cd "$(dirname "$0")" && pwd)
 board=$here/..
 images=$1
@@ -78,10 +85,16 @@ boot_files() {
 	for file in "$images"/*.dtb "$images"/rpi-firmware/*; do
 		case ${file##*/} in
 		config.txt | cmdline.txt | '*' | '*.dtb') ;;
-		*) printf '\t\t\t\t"%s",\n' "${file#"$images"/}" ;;
+		*) if [ ! -d "$file" ]; then printf '\t\t\t\t"%s",\n' "${file#"$images"/}"; fi ;;
 		esac
 	done
 	printf '\t\t\t}\n'
+	# One by one: a folder that is copied as a whole has the time of that moment.
+	for file in "$images"/rpi-firmware/*/*; do
+		if [ -e "$file" ]; then
+			printf '\t\t\tfile %s { image = "%s" }\n' "${file#"$images"/rpi-firmware/}" "${file#"$images"/}"
+		fi
+	done
 }
 # What boards before the Pi 4 want on the first partition: their boot ROM reads bootcode.bin, and that a config.txt.
 first_files() {
@@ -101,6 +114,7 @@ while IFS= read -r line; do
 	'#BOOT_FILES_A#') boot_files a ;;
 	'#BOOT_FILES_B#') boot_files b ;;
 	'#FIRST_FILES#') first_files ;;
+	*'#TIMES#'*) printf '%s\n' "${line%'#TIMES#'*}$made/times${line#*'#TIMES#'}" ;;
 	*) printf '%s\n' "$line" ;;
 	esac
 done <"$template" >"$made/genimage.cfg"
@@ -110,6 +124,9 @@ trap 'rm -rf "$root"' EXIT
 # The data partition's folders, root's and nobody else's: hence fakeroot.
 mkdir -p "$root/data/multusd" "$root/data/programs" "$root/data/log"
 chmod 755 "$root" "$root/data" "$root/data"/*
+for folder in multusd programs log; do echo "set_inode_field /$folder ctime @$SOURCE_DATE_EPOCH"; done >"$made/times"
+# On a FAT each file has the time of the one it was copied from.
+find "$root" "$made" "$images"/*Image "$images"/*.dtb "$images/rpi-firmware" -exec touch -d "@$SOURCE_DATE_EPOCH" {} + 2>/dev/null || :
 rm -rf "$made/tmp"
 fakeroot genimage --rootpath "$root" --tmppath "$made/tmp" --inputpath "$images" --outputpath "$images" \
 	--config "$made/genimage.cfg"
