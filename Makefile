@@ -82,7 +82,7 @@ artefacts: ## A whole release in target/artefacts: archives, Debian packages, so
 	@packaging/reproduce
 
 test-packaging: ## The packages: everything that needs no tree of others; BUILDROOT=DIR and OE=DIR name such trees, for all of their checks.
-	@scripts/need test-packaging $(RUST_TEST)
+	@scripts/need test-packaging $(RUST_TEST) faketime
 	@packaging/test
 
 test-debian: ## The Debian packages: lintian, and a fresh Debian in which one is installed, upgraded, removed, purged; wants root, 2 minutes.
