@@ -572,7 +572,7 @@ fn buildroots_environment(triple: &str) -> Vec<String> {
 }
 
 #[test]
-#[ignore = "compiles everything once more, for minutes: packaging/test, or --ignored"]
+#[ignore = "compiles everything once more, for minutes: scripts/test does it while guests are waited for"]
 fn built_as_buildroot_does_it_runs_and_is_within_its_budget() {
     let version = project("version");
     let tree = folder("replay").join(format!("multusd-{version}"));
