@@ -143,6 +143,18 @@ const EXAMPLES: [(&str, &str); 4] = [
     ("multusctl status --json", "For a program."),
 ];
 
+/// What the guard does with signals.
+const SIGNALS: [(&str, &str); 4] = [
+    ("SIGTERM, SIGINT", "Stops every program, in order, and ends."),
+    ("SIGHUP", "Reads the configuration again; multusctl reload says what came of it."),
+    ("SIGUSR1", "Writes the state to standard error."),
+    (
+        "SIGUSR2",
+        "Takes over what is new on storage, executable and configuration, without an end of any program: as multusctl \
+         renew and multusctl reload.",
+    ),
+];
+
 /// multusd(8), and what else is in the binary.
 pub fn multusd(applets: &[&Described]) -> String {
     let mut text = head("multusd", "8", "fail\\-safe supervisor for embedded Linux");
@@ -165,6 +177,10 @@ pub fn multusd(applets: &[&Described]) -> String {
     heading(&mut text, "OPTIONS");
     for opt in DAEMON_OPTIONS {
         entry(&mut text, &spelled(opt), opt.what);
+    }
+    heading(&mut text, "SIGNALS");
+    for (name, what) in SIGNALS {
+        entry(&mut text, name, what);
     }
     heading(&mut text, "ALSO IN THIS BINARY");
     for applet in applets {
