@@ -32,6 +32,10 @@ const MESSAGE_BYTES_MAX: usize = 256;
 /// In the unit's directory.
 const RECORD: &str = "guard";
 
+/// What a guard that is to begin is told: the next main process can find it, or not.
+const RECORDED: &[u8; 1] = b"k";
+const NOT_RECORDED: &[u8; 1] = b"n";
+
 /// What is waited for: tokens of the poller.
 const SIGNAL: u64 = 0;
 const MESSAGE: u64 = 1;
@@ -58,17 +62,38 @@ pub fn ended() -> u8 {
             return 2;
         }
     };
-    // Where systemd has a place for the next one, nothing is in its way.
-    if Record::read(&directory).is_some_and(|record| record.has_place) {
+    let record = Record::read(&directory);
+    let Some((record, guard)) = record.and_then(|record| record.guard().map(|guard| (record, guard))) else {
+        // Everything has ended.
+        return 0;
+    };
+    if job().as_deref() == Some("stop") {
+        // The main process did not live to order it, or had heard of a restart.
+        let is_late = std::env::var_os("SERVICE_RESULT").is_some_and(|result| result == "timeout");
+        end(&guard, if is_late { libc::SIGKILL } else { libc::SIGTERM });
         return 0;
     }
-    match cgroup::make_enterable() {
-        Ok(()) => 0,
-        Err(why) => {
-            console::complain(&["multusd --service-ended: ", &why].concat());
-            1
-        }
+    // Where systemd has a place for the next one, nothing is in its way.
+    if record.has_place {
+        return 0;
     }
+    let why = match cgroup::make_enterable() {
+        Ok(true) => return 0,
+        Ok(false) => "a program uses the controllers of its control group for groups of its own".into(),
+        Err(why) => why,
+    };
+    console::complain(
+        &["multusd --service-ended: everything is stopped, or this systemd could not start it again: ", &why]
+            .concat(),
+    );
+    end(&guard, libc::SIGTERM);
+    1
+}
+
+/// Ends a guard, and waits for that as long as the unit allows.
+fn end(guard: &OwnedFd, signal: i32) {
+    let _ = process::signal_process(guard.as_fd(), signal);
+    poll::wait_readable(guard.as_fd(), None);
 }
 
 fn stand(guard: &dyn Fn() -> u8) -> Result<u8, String> {
@@ -90,17 +115,17 @@ fn stand(guard: &dyn Fn() -> u8) -> Result<u8, String> {
         process: None,
         is_child: false,
         is_found_again: true,
+        is_over: false,
         is_stopping: false,
     };
     if !service.find(&directory, &record) {
-        service.start(guard, &path)?;
+        service.start(guard, &path, &directory, &record).map_err(failed("the guard"))?;
     }
-    if let Err(error) = record.keep(&directory, service.pid) {
-        console::say(format_args!("a restart will stop programs: who the guard is cannot be kept: {error}"));
+    let code = service.watch().map_err(failed("waiting"))?;
+    if service.is_over {
         file::remove(&directory.join(RECORD));
-        service.is_found_again = false;
     }
-    service.watch().map_err(failed("waiting"))
+    Ok(code)
 }
 
 /// Where the unit keeps what one main process leaves to the next; root's alone.
@@ -134,6 +159,14 @@ impl Record {
         Record { pid: 0, start: 0, has_place, circumstances: words.escape_ascii().to_string() }
     }
 
+    /// The guard that is meant; `None`: it has ended.
+    fn guard(&self) -> Option<OwnedFd> {
+        let process = process::open_process(self.pid).ok()?;
+        // Looked at after it was opened: it is the same from here on.
+        let stat = proc::stat(self.pid)?;
+        (stat.start == self.start && stat.state != b'Z').then_some(process)
+    }
+
     fn keep(&self, directory: &Path, pid: u32) -> Result<(), SysError> {
         let start = proc::stat(pid).map_or(0, |stat| stat.start);
         let text = format!("{pid} {start} {}\n{}\n", u8::from(self.has_place), self.circumstances);
@@ -165,6 +198,8 @@ struct Service {
     is_child: bool,
     /// The next main process will find it.
     is_found_again: bool,
+    /// It has ended.
+    is_over: bool,
     /// It has said that it ends, and that all was as ordered.
     is_stopping: bool,
 }
@@ -173,29 +208,29 @@ impl Service {
     /// Whether there is a guard already, which goes on. One that cannot is ended.
     fn find(&mut self, directory: &Path, ours: &Record) -> bool {
         let Some(found) = Record::read(directory) else { return false };
-        let Ok(process) = process::open_process(found.pid) else { return false };
-        // Looked at after it was opened: it is the same from here on.
-        if proc::stat(found.pid).is_none_or(|stat| stat.start != found.start || stat.state == b'Z') {
-            return false;
-        }
+        let Some(process) = found.guard() else { return false };
         self.pid = found.pid;
         let is_wanted = found.circumstances == ours.circumstances;
-        let order = if is_wanted { libc::SIGUSR2 } else { libc::SIGTERM };
-        let _ = process::signal_process(process.as_fd(), order);
+        if is_wanted {
+            let _ = process::signal_process(process.as_fd(), libc::SIGUSR2);
+        }
         if is_wanted && self.is_answered() {
+            // Where the next main process finds a place may be another than last time.
+            if let Err(error) = ours.keep(directory, found.pid) {
+                console::say(format_args!("the record of the guard stays as it was: {error}"));
+            }
             self.process = Some(process);
             return true;
         }
         if is_wanted {
             console::say(format_args!("the guard does not answer: killed, with everything it has started"));
-            let _ = process::signal_process(process.as_fd(), libc::SIGKILL);
+            end(&process, libc::SIGKILL);
         } else {
             console::say(format_args!(
                 "multusd is started with other arguments: the one that runs is stopped"
             ));
+            end(&process, libc::SIGTERM);
         }
-        // As long as the unit allows.
-        poll::wait_readable(process.as_fd(), None);
         false
     }
 
@@ -212,9 +247,26 @@ impl Service {
         }
     }
 
-    fn start(&mut self, guard: &dyn Fn() -> u8, path: &Path) -> Result<(), String> {
-        let pid = process::fork().map_err(|error| format!("the guard cannot be started: {error}"))?;
-        let Some(pid) = pid else {
+    /// A guard that the next main process could not find again must not outlive this one: whoever starts it then would be in its
+    /// way. So it begins when it has its record, and dies with us where it can have none.
+    fn start(
+        &mut self,
+        guard: &dyn Fn() -> u8,
+        path: &Path,
+        directory: &Path,
+        record: &Record,
+    ) -> Result<(), SysError> {
+        let (go, say_go) = file::pipe(false)?;
+        let parent = std::process::id();
+        let Some(pid) = process::fork()? else {
+            drop(say_go);
+            let mut word = [0];
+            if !process::die_with(parent) || file::read_some(go.as_fd(), &mut word) != Some(1) {
+                process::end(1);
+            }
+            if word == *RECORDED {
+                process::live_on();
+            }
             environment::set("NOTIFY_SOCKET", Some(path.as_os_str()));
             // It was meant for our process.
             environment::set("WATCHDOG_PID", None);
@@ -223,8 +275,16 @@ impl Service {
             process::end(guard().into())
         };
         (self.pid, self.is_child) = (pid, true);
-        self.process = Some(process::open_process(pid).map_err(|error| format!("the guard: {error}"))?);
-        Ok(())
+        self.process = Some(process::open_process(pid)?);
+        let kept = record.keep(directory, pid);
+        if let Err(error) = &kept {
+            console::say(format_args!(
+                "a restart will stop programs: who the guard is cannot be kept: {error}"
+            ));
+            file::remove(&directory.join(RECORD));
+            self.is_found_again = false;
+        }
+        file::write_some(say_go.as_fd(), if kept.is_ok() { RECORDED } else { NOT_RECORDED })
     }
 
     /// Gives systemd what the guard says; false: the guard has said nothing.
@@ -237,7 +297,8 @@ impl Service {
                 let words = &words[..length.min(MESSAGE_BYTES_MAX)];
                 has_spoken = true;
                 self.is_stopping |= words == STOPPING;
-                socket::send(self.systemd.as_fd(), words);
+                // It waits where process 1 is busy: what the guard has said once it does not say again.
+                let _ = socket::notify(self.systemd.as_fd(), words);
             }
         }
         has_spoken
@@ -258,6 +319,7 @@ impl Service {
                 } else if token == GUARD {
                     // Its last words.
                     self.pass_on();
+                    self.is_over = true;
                     return Ok(self.outcome());
                 }
             }
@@ -292,18 +354,24 @@ impl Service {
 
 /// Whether systemd stops this unit in order to start it again.
 fn is_restart() -> bool {
-    let Some(unit) = cgroup::unit() else { return false };
-    let systemctl = ["/usr/bin/systemctl", "/bin/systemctl"].into_iter().find(|path| file::exists(path));
-    let Some(systemctl) = systemctl else { return false };
-    let said = said_by(&[systemctl, "list-jobs", "--no-legend", "--no-pager", &unit].map(String::from));
-    said.is_ok_and(|said| is_restart_job(&String::from_utf8_lossy(&said), &unit))
+    job().is_some_and(|job| job == "restart" || job == "try-restart")
+}
+
+/// What systemd is about with this unit; `None`: nothing, or it cannot be known.
+fn job() -> Option<String> {
+    let unit = cgroup::unit()?;
+    let systemctl = ["/usr/bin/systemctl", "/bin/systemctl"].into_iter().find(|path| file::exists(path))?;
+    let said =
+        said_by(&[systemctl, "list-jobs", "--no-legend", "--no-pager", &unit].map(String::from)).ok()?;
+    job_in(&String::from_utf8_lossy(&said), &unit).map(String::from)
 }
 
 /// In the lines of `systemctl list-jobs`: number, unit, what is to be done, whether it is being done.
-fn is_restart_job(lines: &str, unit: &str) -> bool {
-    lines.lines().any(|line| {
+fn job_in<'a>(lines: &'a str, unit: &str) -> Option<&'a str> {
+    lines.lines().find_map(|line| {
         let mut words = line.split_ascii_whitespace().skip(1);
-        words.next() == Some(unit) && words.next().is_some_and(|job| job == "restart" || job == "try-restart")
+        words.next().filter(|name| *name == unit)?;
+        words.next()
     })
 }
 
@@ -327,13 +395,11 @@ mod tests {
     #[test]
     fn a_restart_is_told_from_a_stop_by_the_unit_s_own_job() {
         let lines = "  811 multusd.service restart running\n  812 other.service    stop    waiting\n";
-        assert!(is_restart_job(lines, "multusd.service"));
-        assert!(!is_restart_job(lines, "other.service"));
-        assert!(is_restart_job("1 multusd.service try-restart running\n", "multusd.service"));
-        for lines in
-            ["", "No jobs running.\n", "9 multusd.service stop running\n", "9 a.service restart running\n"]
-        {
-            assert!(!is_restart_job(lines, "multusd.service"), "{lines}");
+        assert_eq!(job_in(lines, "multusd.service"), Some("restart"));
+        assert_eq!(job_in(lines, "other.service"), Some("stop"));
+        assert_eq!(job_in("1 multusd.service try-restart running\n", "multusd.service"), Some("try-restart"));
+        for lines in ["", "No jobs running.\n", "9 a.service restart running\n"] {
+            assert_eq!(job_in(lines, "multusd.service"), None, "{lines}");
         }
     }
 

@@ -11,7 +11,7 @@ use crate::protocol::Text;
 use crate::supervisor::{Actions, ChildId, Event, Generation, Saved, Supervisor};
 use crate::sys::cgroup::Hierarchy;
 use crate::sys::life::LifeFile;
-use crate::sys::page::{Keep, Page, SAVED_WORDS_MAX};
+use crate::sys::page::{Keep, Page, SAVED_WORDS_MAX, request};
 use crate::sys::poll::{self, Interest, Poller};
 use crate::sys::proc::{MARKER, Quarry};
 use crate::sys::{SysError, clock, describe, file, machine, process, reserve, socket};
@@ -181,6 +181,14 @@ impl Daemon {
             daemon.stop_everything();
         }
         daemon.take_exits();
+        if page.taking_over.load(SeqCst) != 0 {
+            // The executable was the first part of it.
+            page.requests.fetch_or(request::RELOAD, SeqCst);
+        }
+        // What was asked for between two supervisors.
+        if let Some(counter) = page.kept(Keep::Wake) {
+            poll::wake(poll::borrow(counter));
+        }
         Ok(daemon)
     }
 

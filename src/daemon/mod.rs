@@ -337,6 +337,10 @@ impl Daemon {
     }
 
     fn take_requests(&mut self) {
+        if self.page.renew.load(SeqCst) != 0 {
+            // The successor's.
+            return;
+        }
         if self.page.requests.load(SeqCst) & request::STOP != 0 {
             // Written down before the request is forgotten.
             self.stop_everything();

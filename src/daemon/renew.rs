@@ -77,11 +77,11 @@ impl Daemon {
         match (asker, &reply) {
             (Asker::Client(client), _) => self.send(client, &mut reply),
             (Asker::Signal, Reply::Refused { text, .. }) => {
-                say!("not renewed: {text}");
+                self.say_limitation(format_args!("not renewed: {text}"));
                 self.reload_asked_by_signal();
             }
-            // The successor's, who reads the file.
-            (Asker::Signal, _) => drop(self.page.requests.fetch_or(request::RELOAD, SeqCst)),
+            // The successor reads the file, because of `taking_over`.
+            (Asker::Signal, _) => {}
         }
     }
 
@@ -167,5 +167,6 @@ impl Daemon {
         if let Some(asker) = asker {
             self.tell_outcome(asker, reply);
         }
+        self.end_takeover();
     }
 }

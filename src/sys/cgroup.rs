@@ -48,7 +48,9 @@ fn inherited() -> Result<PathBuf, String> {
         .ok_or("no control group version 2 file system is mounted")?;
     let inherited = mount.join(own);
     Ok(match inherited.file_name() {
-        Some(leaf) if leaf == LEAF => inherited.parent().unwrap_or(&inherited).to_path_buf(),
+        Some(leaf) if leaf == LEAF || leaf == CONTROL => {
+            inherited.parent().unwrap_or(&inherited).to_path_buf()
+        }
         _ => inherited,
     })
 }
@@ -87,13 +89,8 @@ impl Hierarchy {
         let directory = make_in(parent.as_fd(), &base, name)?;
         enable_controllers(directory.as_fd());
         // That a group may be made does not mean that a process may be put into it.
-        let enabled = take(directory.as_fd(), "cgroup.subtree_control").unwrap_or_default();
-        Ok(Hierarchy {
-            has_memory: has_word(&enabled, "memory"),
-            has_pids: has_word(&enabled, "pids"),
-            path: base.join(name),
-            directory,
-        })
+        let (has_memory, has_pids) = enabled(directory.as_fd());
+        Ok(Hierarchy { has_memory, has_pids, path: base.join(name), directory })
     }
 
     /// Makes `name` below this process's own group and changes nothing else: no process moves, no
@@ -112,12 +109,13 @@ impl Hierarchy {
     }
 
     /// Gives its groups their controllers again, where somebody has taken them away: see [`make_enterable`].
-    pub fn enable_controllers(&self) {
-        for path in self.path.parent().into_iter().chain([self.path.as_path()]) {
-            if let Ok(group) = nix::fcntl::open(path, DIRECTORY, Mode::empty()) {
-                enable_controllers(group.as_fd());
-            }
+    pub fn enable_controllers(&mut self) {
+        let above = self.path.parent().map(|path| nix::fcntl::open(path, DIRECTORY, Mode::empty()));
+        if let Some(Ok(above)) = above {
+            enable_controllers(above.as_fd());
         }
+        enable_controllers(self.directory.as_fd());
+        (self.has_memory, self.has_pids) = enabled(self.directory.as_fd());
     }
 
     /// Kills everything in it, groups made by a former life included, and waits until it is
@@ -195,6 +193,8 @@ fn kill_below(path: &Path) {
 
 /// The daemon's own leaf below a delegated unit.
 const LEAF: &str = "multusd";
+/// systemd's, for processes that it runs beside the main one.
+const CONTROL: &str = ".control";
 
 fn is_systemd_unit(path: &Path) -> bool {
     std::env::var_os("INVOCATION_ID").is_some()
@@ -206,6 +206,12 @@ fn make(parent: BorrowedFd, name: &str) -> nix::Result<()> {
         Err(nix::errno::Errno::EEXIST) => Ok(()),
         other => other,
     }
+}
+
+/// Whether the groups in it have the controllers memory and pids.
+fn enabled(directory: BorrowedFd) -> (bool, bool) {
+    let enabled = take(directory, "cgroup.subtree_control").unwrap_or_default();
+    (has_word(&enabled, "memory"), has_word(&enabled, "pids"))
 }
 
 fn enable_controllers(directory: BorrowedFd) {
@@ -239,23 +245,23 @@ pub fn unit() -> Option<String> {
 
 /// In a process that systemd runs beside a unit of ours which has no main process now: takes the controllers away from the
 /// unit's groups, so that it can have one again. A group whose groups have controllers takes no process (rule against inner
-/// processes), and before version 254 systemd knows no other place for it.
-pub fn make_enterable() -> Result<(), String> {
-    let base = inherited()?;
-    // systemd's place for such processes.
-    let unit = if base.ends_with(".control") { base.parent().unwrap_or(&base) } else { &base };
-    if !is_systemd_unit(unit) {
-        return Ok(());
+/// processes), and before version 254 systemd knows no other place for it. False: somebody below uses them.
+pub fn make_enterable() -> Result<bool, String> {
+    let unit = inherited()?;
+    if !is_systemd_unit(&unit) {
+        return Ok(true);
     }
+    let mut left = heapless::Vec::new();
     // From below: a controller that is in use there cannot be taken away above.
-    for path in file::directories(unit).iter().map(PathBuf::as_path).chain([unit]) {
+    for path in file::directories(&unit).iter().chain([&unit]) {
         let group = nix::fcntl::open(path, DIRECTORY, Mode::empty()).map_err(in_words("open", path))?;
         for controller in [&b"-memory"[..], b"-pids"] {
             // One that is not there cannot be taken away, and that is no error of ours.
             let _ = put(group.as_fd(), "cgroup.subtree_control", controller);
         }
+        left = take(group.as_fd(), "cgroup.subtree_control").unwrap_or_default();
     }
-    Ok(())
+    Ok(left.trim_ascii().is_empty())
 }
 
 fn remove_tree(path: &Path) {

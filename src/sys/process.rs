@@ -116,6 +116,12 @@ pub fn die_with(parent: u32) -> bool {
     std::os::unix::process::parent_id() == parent
 }
 
+/// No more: it lives on without its parent.
+pub fn live_on() {
+    // SAFETY: integers only.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, 0) };
+}
+
 /// Ends this process at once, without running anything that belongs to the parent's copy.
 pub fn end(code: i32) -> ! {
     // SAFETY: _exit(2) only ends the process.
