@@ -106,7 +106,17 @@ fn stand(guard: &dyn Fn() -> u8) -> Result<u8, String> {
     // Without control groups there is nothing to enter, and nothing in systemd's way.
     let has_place = cgroup::enter_leaf().unwrap_or(true);
     let path = directory.join("notify");
-    let socket = socket::listen_notify(&path, None).map_err(failed("the socket for the guard"))?;
+    let socket = match socket::listen_notify(&path, None) {
+        Ok(socket) => socket,
+        Err(error) => {
+            // Programs are to run all the same. Then this process is the guard, as without a service.
+            console::say(format_args!("a restart will stop programs: {}: {error}", path.display()));
+            if let Some(former) = Record::read(&directory).and_then(|record| record.guard()) {
+                end(&former, libc::SIGTERM);
+            }
+            return Ok(guard());
+        }
+    };
     let systemd = socket::connect_notify(Path::new(&systemd)).map_err(failed("NOTIFY_SOCKET"))?;
     let record = Record::of_this(has_place);
     let mut service = Service {

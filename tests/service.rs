@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use harness::mounts::{in_own_mounts, put_over};
+use harness::mounts::{in_own_mounts, memory_at, put_over};
 use harness::real::await_death;
 use harness::{Instance, PATIENCE, await_condition, executable, is_alive, script, signal, uninterrupted};
 
@@ -39,14 +39,17 @@ impl Unit {
         Unit { instance, socket, executable, group: None, arguments: vec![], guard: 0 }
     }
 
-    fn command(&self) -> Command {
+    /// `place`: below the unit's control group.
+    fn command(&self, place: &str) -> Command {
         let mut command = Command::new(&self.executable);
         command.env("NOTIFY_SOCKET", self.instance.dir.join("systemd"));
         command.env("RUNTIME_DIRECTORY", self.instance.dir.join("unit"));
         command.env("WATCHDOG_USEC", EXPECTED.as_micros().to_string());
         command.env("INVOCATION_ID", "0123456789abcdef0123456789abcdef");
         if let Some(group) = &self.group {
-            let processes = group.join("cgroup.procs");
+            let place = group.join(place);
+            fs::create_dir_all(&place).unwrap();
+            let processes = place.join("cgroup.procs");
             // SAFETY: between fork and exec only a write to a file, as systemd does it.
             unsafe { command.pre_exec(move || fs::write(&processes, "0")) };
         }
@@ -58,7 +61,7 @@ impl Unit {
         self.forget();
         let log = self.instance.dir.join("multusd.log");
         let log = fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
-        let mut command = self.command();
+        let mut command = self.command("");
         command.arg("--service").arg("--config").arg(self.instance.config_path());
         command.arg("--run-dir").arg(self.instance.run_dir()).args(&self.arguments);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
@@ -87,9 +90,9 @@ impl Unit {
         self.instance.await_end();
     }
 
-    /// What systemd's ExecStopPost= does.
+    /// What systemd's ExecStopPost= does, where systemd has it do that.
     fn ended(&self) {
-        assert!(self.command().arg("--service-ended").status().unwrap().success());
+        assert!(self.command(".control").arg("--service-ended").status().unwrap().success());
     }
 }
 
@@ -222,10 +225,33 @@ fn other_arguments_are_another_multusd() {
 }
 
 #[test]
+fn without_room_for_what_a_restart_needs_programs_run_and_end_with_the_main_process() {
+    in_own_mounts(|| {
+        // Its own directory; with a socket, but no record.
+        for (inodes, said) in [(1, "unit/notify: "), (2, "who the guard is cannot be kept")] {
+            let mut unit = Unit::new(&format!("service-full-{inodes}"));
+            memory_at(&unit.instance.dir.join("unit"), &format!("nr_inodes={inodes}"), 0);
+            for _ in 0..2 {
+                let main = unit.start();
+                let (program, guard) = (unit.instance.pid("a"), unit.guard);
+                assert_eq!(main == guard, inodes == 1);
+                let log = unit.instance.log();
+                assert!(log.contains("a restart will stop programs: ") && log.contains(said), "{log}");
+                unit.kill(main);
+                await_death(program);
+                await_death(guard);
+            }
+            unit.start();
+            unit.instance.quit_clean();
+        }
+    });
+}
+
+#[test]
 fn without_systemd_it_says_what_is_missing() {
     for (variable, words) in [("RUNTIME_DIRECTORY", "RuntimeDirectory="), ("NOTIFY_SOCKET", "Type=notify")] {
         let unit = Unit::new(&format!("service-without-{variable}"));
-        let output = unit.command().arg("--service").env_remove(variable).output().unwrap();
+        let output = unit.command("").arg("--service").env_remove(variable).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(
             output.status.code() == Some(1) && said.contains(words) && said.contains(variable),
@@ -280,6 +306,16 @@ fn only_a_stop_that_systemd_makes_for_a_restart_leaves_the_programs() {
         signal(unit.instance.guard_pid(), libc::SIGTERM);
         assert_eq!(unit.instance.await_end().code(), Some(0));
         assert!(!is_alive(program));
+        // A restart that became a stop before the next main process began, and one of which nobody lived to tell the guard.
+        unit.start();
+        let (program, guard) = (unit.instance.pid("a"), unit.guard);
+        job("restart");
+        signal(unit.instance.guard_pid(), libc::SIGTERM);
+        assert_eq!(unit.instance.await_end().code(), Some(0));
+        assert!(is_alive(guard));
+        job("stop");
+        unit.ended();
+        assert!(!is_alive(program) && !is_alive(guard), "{}", unit.instance.log());
         let group = unit.group.take().unwrap();
         let removed = await_condition(|| {
             let below = fs::read_dir(&group).into_iter().flatten().flatten();
