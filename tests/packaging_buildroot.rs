@@ -142,11 +142,17 @@ fn the_licences_are_there_with_their_hashes() {
         files.split(' ').map(|path| path.rsplit('/').next().unwrap().into()).collect::<Vec<String>>()
     };
     assert_eq!(base(&files), base(&prebuilt), "the archive has them on top");
-    for name in ["LICENSE-MIT", "LICENSE-APACHE"] {
-        assert!(files.split(' ').any(|file| file == name), "{files}");
-        let sum = run(Command::new("sha256sum").arg(root().join(name)));
+    let names: BTreeSet<_> = files.split(' ').chain(prebuilt.split(' ')).collect();
+    assert!(
+        ["LICENSE-MIT", "LICENSE-APACHE", "THIRD-PARTY", "packaging/THIRD-PARTY"]
+            .iter()
+            .all(|n| names.contains(n))
+    );
+    for name in names {
+        let here = if name == "THIRD-PARTY" { "packaging/THIRD-PARTY" } else { name };
+        let sum = run(Command::new("sha256sum").arg(root().join(here)));
         let found = hashes().into_iter().find(|(file, _)| file == name).expect(name);
-        assert_eq!(found.1, sum[..64], "{name}");
+        assert_eq!(found.1, sum[..64], "{name}: run packaging/third-party, or packaging/buildroot-hash");
     }
     assert_eq!(variable(&[], "MULTUSD_LICENSE").replace("or", "OR"), project("license"));
 }
