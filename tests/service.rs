@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use harness::mounts::{in_own_mounts, memory_at, put_over};
 use harness::real::await_death;
-use harness::{Instance, PATIENCE, await_condition, executable, is_alive, script, signal, uninterrupted};
+use harness::{Instance, PATIENCE, await_condition, executable, heard, is_alive, script, signal};
 
 /// As systemd's WatchdogSec.
 const EXPECTED: Duration = Duration::from_millis(800);
@@ -75,10 +75,7 @@ impl Unit {
     }
 
     fn next(&self, limit: Duration) -> Option<String> {
-        self.socket.set_read_timeout(Some(limit)).unwrap();
-        let mut bytes = [0; 256];
-        let length = uninterrupted(|| self.socket.recv(&mut bytes)).ok()?;
-        Some(String::from_utf8(bytes[..length].to_vec()).unwrap())
+        heard(&self.socket, limit)
     }
 
     fn forget(&self) {

@@ -6,7 +6,7 @@ mod harness;
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
-use harness::{Instance, PATIENCE, signal, uninterrupted};
+use harness::{Instance, PATIENCE, heard, signal};
 
 /// As systemd's WatchdogSec.
 const EXPECTED: Duration = Duration::from_millis(800);
@@ -33,10 +33,7 @@ impl Starter {
 
     /// The next it says; none: nothing within this time.
     fn next(&self, limit: Duration) -> Option<String> {
-        self.socket.set_read_timeout(Some(limit)).unwrap();
-        let mut bytes = [0; 256];
-        let length = uninterrupted(|| self.socket.recv(&mut bytes)).ok()?;
-        Some(String::from_utf8(bytes[..length].to_vec()).unwrap())
+        heard(&self.socket, limit)
     }
 
     fn beat(&self) {

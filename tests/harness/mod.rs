@@ -308,6 +308,14 @@ pub fn uninterrupted<T>(mut call: impl FnMut() -> std::io::Result<T>) -> std::io
     }
 }
 
+/// The next message that comes to a socket; none: nothing within this time.
+pub fn heard(socket: &std::os::unix::net::UnixDatagram, limit: Duration) -> Option<String> {
+    socket.set_read_timeout(Some(limit)).expect("a time limit");
+    let mut bytes = [0; 256];
+    let length = uninterrupted(|| socket.recv(&mut bytes)).ok()?;
+    Some(String::from_utf8(bytes[..length].to_vec()).expect("text"))
+}
+
 pub fn signal(pid: u32, signal: i32) {
     assert!(pid > 1, "0 would be the tests themselves");
     // SAFETY: integers; the pid is one a test started.
