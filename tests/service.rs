@@ -39,6 +39,17 @@ impl Unit {
         Unit { instance, socket, executable, group: None, arguments: vec![], guard: 0 }
     }
 
+    /// With a guard of its main process, or of the one before.
+    fn started(test: &str, takes_over: bool) -> Unit {
+        let mut unit = Unit::new(&format!("{test}-{takes_over}"));
+        let main = unit.start();
+        if takes_over {
+            unit.kill(main);
+            unit.start();
+        }
+        unit
+    }
+
     /// `place`: below the unit's control group.
     fn command(&self, place: &str) -> Command {
         let mut command = Command::new(&self.executable);
@@ -155,12 +166,7 @@ fn what_cannot_be_renewed_runs_on_and_reads_its_configuration() {
 #[test]
 fn a_stop_stops_every_program_whoever_has_started_the_guard() {
     for takes_over in [false, true] {
-        let mut unit = Unit::new(&format!("service-stop-{takes_over}"));
-        let main = unit.start();
-        if takes_over {
-            unit.kill(main);
-            unit.start();
-        }
+        let mut unit = Unit::started("service-stop", takes_over);
         let (program, guard) = (unit.instance.pid("a"), unit.guard);
         signal(unit.instance.guard_pid(), libc::SIGTERM);
         assert_eq!(unit.instance.await_end().code(), Some(0), "{}", unit.instance.log());
@@ -176,12 +182,7 @@ fn a_stop_stops_every_program_whoever_has_started_the_guard() {
 #[test]
 fn a_guard_that_is_killed_ends_its_main_process_and_the_next_starts_another() {
     for takes_over in [false, true] {
-        let mut unit = Unit::new(&format!("service-guard-{takes_over}"));
-        let main = unit.start();
-        if takes_over {
-            unit.kill(main);
-            unit.start();
-        }
+        let mut unit = Unit::started("service-guard", takes_over);
         let (program, guard) = (unit.instance.pid("a"), unit.guard);
         signal(guard, libc::SIGKILL);
         assert_eq!(unit.instance.await_end().code(), Some(1), "{}", unit.instance.log());
